@@ -1,0 +1,1 @@
+"""For people: run (train, load), command line, report, scikit-learn."""

@@ -1,0 +1,1 @@
+"""What a run folder holds; safetensors in and out; exact resume."""

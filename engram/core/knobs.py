@@ -1,0 +1,200 @@
+"""Knobs: typed dataclass fields that flags, forms and the run folder share. Parses `key=value` against the field's type."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from engram.core.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+
+@dataclass(frozen=True)
+class KnobInfo:
+    """One knob as help, completion and forms show it."""
+
+    key: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with a help line and an allowed range (ends included)."""
+    facts = {"help": help, "low": low, "high": high}
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        return dataclasses.field(default_factory=lambda: default, metadata=facts)
+    return dataclasses.field(default=default, metadata=facts)
+
+
+def knobs_of(cls: type, prefix: str = "") -> dict[str, KnobInfo]:
+    """Every knob of a dataclass by dotted key, nested dataclasses included."""
+    hints = typing.get_type_hints(cls)
+    found: dict[str, KnobInfo] = {}
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            nested = knobs_of(kind, f"{prefix}{f.name}.")
+            for key, info in nested.items():
+                value = getattr(default, key.rpartition(".")[2]) if default is not dataclasses.MISSING else info.default
+                found[key] = dataclasses.replace(info, default=value)
+            continue
+        choices = tuple(str(a) for a in typing.get_args(kind)) if typing.get_origin(kind) is Literal else ()
+        found[prefix + f.name] = KnobInfo(prefix + f.name, _type_name(kind), default, f.metadata.get("help", ""), choices)
+    return found
+
+
+def build(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:
+    """An instance of the dataclass from dotted keys; strings are parsed, other values are checked.
+
+    Raises ConfigError that names the key, the value and the type, and suggests the nearest key.
+    """
+    what = what or cls.__name__
+    flat = _flatten(values, knobs_of(cls))
+    known = knobs_of(cls)
+    for key in flat:
+        if key not in known:
+            raise ConfigError(f"{what} has no knob {key!r}{did_you_mean(key, known)}; `engram train {what} --help` lists all")
+    return _build(cls, flat, "", {})
+
+
+def _build(cls: type[T], flat: Mapping[str, Any], prefix: str, base: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(cls)
+    given: dict[str, Any] = dict(base)
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        kind, key = hints[f.name], prefix + f.name
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else kind()
+            start = {n.name: getattr(default, n.name) for n in dataclasses.fields(default)}  # type: ignore[arg-type]
+            given[f.name] = _build(kind, flat, key + ".", start)
+        elif key in flat:
+            value = parse(flat[key], kind, key)
+            low, high = f.metadata.get("low"), f.metadata.get("high")
+            numbers = value if isinstance(value, tuple) else (value,)
+            for n in numbers:
+                if isinstance(n, (int, float)) and ((low is not None and not n >= low) or (high is not None and not n <= high)):
+                    raise ConfigError(f"{key}={flat[key]} is out of range: {_range(low, high)}")
+            given[f.name] = value
+    return cls(**given)
+
+
+def parse(value: Any, kind: Any, key: str) -> Any:
+    """`value` as `kind` (int, float, bool, str, Literal, tuple of these, or one of these or None)."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
+            if type(None) in args:
+                return None
+        return parse(value, next(a for a in args if a is not type(None)), key)
+    if origin is Literal:
+        for choice in args:
+            if value == choice or str(value).lower() == str(choice).lower():
+                return choice
+        raise ConfigError(f"{key}={value} is not one of {', '.join(map(str, args))}{did_you_mean(str(value), map(str, args))}")
+    if origin is tuple:
+        inner = args[0]
+        if isinstance(value, str):
+            text = value.strip().strip("()[]")
+            value = [part for part in text.replace(" ", ",").split(",") if part]
+        elif not isinstance(value, (list, tuple)):
+            value = [value]
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(parse(v, inner, key) for v in value)
+        if len(value) != len(args):
+            raise ConfigError(f"{key} takes {len(args)} values, got {len(value)}")
+        return tuple(parse(v, a, key) for v, a in zip(value, args, strict=True))
+    return _scalar(value, kind, key)
+
+
+def _scalar(value: Any, kind: Any, key: str) -> Any:
+    wrong = ConfigError(f"{key}={value} is not {_article(_type_name(kind))}")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+            return value.lower() in _TRUE
+        raise wrong
+    if kind is str:
+        if isinstance(value, (str, int, float)):
+            return str(value)
+        if hasattr(value, "__fspath__"):
+            return value.__fspath__()
+        raise wrong
+    if kind is int:
+        try:
+            number = float(value)
+            if isinstance(value, bool) or not number.is_integer():
+                raise wrong
+            return int(value) if isinstance(value, str) and value.lstrip("+-").replace("_", "").isdigit() else int(number)
+        except (TypeError, ValueError, OverflowError):
+            raise wrong from None
+    if kind is float:
+        try:
+            if isinstance(value, bool):
+                raise wrong
+            number = float(value)
+        except (TypeError, ValueError):
+            raise wrong from None
+        if number != number:
+            raise wrong
+        return number
+    if kind is Any or (isinstance(kind, type) and isinstance(value, kind)):
+        return value
+    raise wrong
+
+
+def _flatten(values: Mapping[str, Any], known: Mapping[str, KnobInfo], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts and dataclasses as dotted keys: {"optim": {"lr": 1}} is {"optim.lr": 1}; `optim__lr` is `optim.lr`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = prefix + name.replace("__", ".")
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping) and key not in known:
+            flat |= _flatten(value, known, key + ".")
+        else:
+            flat[key] = value
+    return flat
+
+
+def to_json(recipe: Any) -> dict[str, Any]:
+    """The knobs of a recipe as dotted keys and JSON values."""
+    values = {key: _dig(recipe, key) for key in knobs_of(type(recipe))}
+    return json.loads(json.dumps(values, default=str))
+
+
+def _dig(obj: Any, key: str) -> Any:
+    for part in key.split("."):
+        obj = getattr(obj, part)
+    return obj
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def _article(name: str) -> str:
+    return ("an " if name[0] in "aeiou" else "a ") + name
+
+
+def _type_name(kind: Any) -> str:
+    args = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, args))
+    if typing.get_origin(kind) is tuple:
+        inner = _type_name(args[0])
+        return f"list of {inner}s" if args[-1] is Ellipsis else ",".join(_type_name(a) for a in args)
+    if args:
+        return " or ".join(_type_name(a) for a in args if a is not type(None))
+    return {int: "integer", float: "number", bool: "boolean (true or false)", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))

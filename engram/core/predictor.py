@@ -1,0 +1,27 @@
+"""Predictor: a trained network in use. `takes` and `gives` declare inputs and outputs once: CLI, HTTP and web form follow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Field:
+    """One declared input or output: `kind` is 'input' (whatever the Spec encodes), 'label', 'probabilities', 'number', 'text' ..."""
+
+    kind: str
+    doc: str
+
+
+class Predictor(ABC):
+    """Calls take keyword inputs and return one dict per call (values are lists, one entry per row) or an iterator that streams."""
+
+    takes: ClassVar[dict[str, Field]]
+    gives: ClassVar[dict[str, Field]]
+
+    @abstractmethod
+    def __call__(self, **inputs: Any) -> dict[str, list[Any]] | Iterator[dict[str, list[Any]]]:
+        """Outputs as plain Python values under the names in `gives`."""

@@ -1,0 +1,1 @@
+"""Sources to batches plus Spec: tables, images, built-in sets."""

@@ -1,0 +1,1 @@
+"""One experiment per file; found by file name, imported on demand."""

@@ -1,0 +1,1 @@
+"""Objectives: classify, regress."""

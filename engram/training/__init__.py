@@ -1,0 +1,1 @@
+"""The loop: fit, update, average, mesh, diagnose."""
