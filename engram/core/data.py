@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from engram.core.batch import Batch
 from engram.core.spec import Spec
 
@@ -47,6 +49,9 @@ class Data(ABC):
     @abstractmethod
     def size(self, split: str) -> int:
         """Rows in a split; 0 when the split does not exist."""
+
+    def to(self, device: torch.device) -> None:
+        """Keep what fits on the training device; sources that stream move batch by batch in the loop."""
 
     def raw(self, split: str, rows: list[int]) -> list[Any]:
         """The raw inputs of some rows, as `Spec.encode` and the report take them (images as PIL, table rows as dicts)."""

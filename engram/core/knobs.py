@@ -91,9 +91,9 @@ def parse(value: Any, kind: Any, key: str) -> Any:
     """`value` as `kind` (int, float, bool, str, Literal, tuple of these, or one of these or None)."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
-            if type(None) in args:
-                return None
+        empty = value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
+        if empty and type(None) in args:
+            return None
         return parse(value, next(a for a in args if a is not type(None)), key)
     if origin is Literal:
         for choice in args:
@@ -197,4 +197,5 @@ def _type_name(kind: Any) -> str:
         return f"list of {inner}s" if args[-1] is Ellipsis else ",".join(_type_name(a) for a in args)
     if args:
         return " or ".join(_type_name(a) for a in args if a is not type(None))
-    return {int: "integer", float: "number", bool: "boolean (true or false)", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+    names = {int: "integer", float: "number", bool: "boolean (true or false)", str: "text"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))

@@ -18,7 +18,7 @@ class Mesh:
         return value
 
     def gather(self, value: Tensor) -> Tensor:
-        """The rows of every process, in order of rank; gradients flow back to each (for losses that compare across the batch)."""
+        """The rows of every process, in order of rank; gradients flow back to each (contrastive losses)."""
         return value
 
     def sum_gradients(self, tensors: Iterable[Tensor]) -> None:

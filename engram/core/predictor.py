@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Field:
-    """One declared input or output: `kind` is 'input' (whatever the Spec encodes), 'label', 'probabilities', 'number', 'text' ..."""
+    """One declared input or output: `kind` is 'input' (what the Spec encodes), 'label', 'probabilities', 'number' ..."""
 
     kind: str
     doc: str
 
 
 class Predictor(ABC):
-    """Calls take keyword inputs and return one dict per call (values are lists, one entry per row) or an iterator that streams."""
+    """Calls take keyword inputs and return a dict of lists (one entry per row), or an iterator of such dicts."""
 
     takes: ClassVar[dict[str, Field]]
     gives: ClassVar[dict[str, Field]]

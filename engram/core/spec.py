@@ -16,7 +16,7 @@ from engram.core.errors import RunError
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(ABC):
-    """A frozen dataclass of JSON values (numbers, strings, lists/tuples, dicts, None). `encode` serves training and inference alike."""
+    """A frozen dataclass of JSON values (numbers, strings, lists/tuples, dicts, None)."""
 
     @abstractmethod
     def encode(self, raw: Any) -> Batch:
@@ -27,7 +27,7 @@ class Spec(ABC):
 
     @abstractmethod
     def read(self, source: Any, rows: int = 256) -> Iterator[tuple[list[str], Any]]:
-        """Stream a file, folder or '-' (standard input) as chunks of at most `rows`: (names of the rows, raw input for `encode`)."""
+        """Stream a file, folder or '-' (standard input) as chunks of at most `rows`: (row names, raw input)."""
 
     @abstractmethod
     def example(self, batch: int = 2) -> Batch:
