@@ -1,0 +1,12 @@
+"""Randomness as a function of (seed, position): reseeded before every update, so a resumed run repeats the run."""
+
+from __future__ import annotations
+
+import torch
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed the generators that dropout and noise draw from on this device (the CPU's always)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

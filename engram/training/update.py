@@ -1,0 +1,195 @@
+"""One optimizer step of one phase: micro-batches, ranks, clipping, guards. It names no family."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from engram.core.batch import Batch, Logs, fold, rows, split_rows
+from engram.core.optim import Optim, whole_gradient
+from engram.core.plan import Plan
+from engram.core.task import Ctx, Phase, Task, count_rows
+from engram.training.seed import seed_generators
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient that is not a finite number, before the optimizer has used it."""
+
+    def __init__(self, what: str, phase: str):
+        super().__init__(f"{what} of phase {phase!r}")
+        self.what, self.phase = what, phase
+
+
+class Update:
+    """The step of one phase, prepared once. N micro-batches on R ranks give the gradient of one big batch."""
+
+    def __init__(self, task: Task, phase: Phase, optim: Optim, plan: Plan, device: torch.device):
+        self.task, self.phase, self.optim, self.plan, self.device = task, phase, optim, plan, device
+        self.parameters = phase.parameters()
+        mine = {id(p) for p in self.parameters}
+        self.names = {id(p): name for name, p in task.named_parameters()}
+        self.frozen = [p for p in task.parameters() if p.requires_grad and id(p) not in mine]
+        buffers = {id(f.buffer) for f in optim.flat}
+        self.loose = [p for p in optim.tensors() if id(p) not in buffers]
+        self.flat_gradients = whole_gradient(optim.flat)
+        for group in optim.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def __call__(self, batch: Batch, ctx: Ctx, draw: int, layers: bool = False) -> tuple[Logs, dict[str, Tensor] | None]:
+        """Draw number `draw` seeds dropout and noise. Returns logs and, if asked, the gradient norm per parameter.
+
+        Raises NonFinite before the optimizer touches the weights (on the CPU; an accelerator is asked at evaluations).
+        """
+        micro = split_rows(batch, self.plan.accumulate) if rows(batch) else []
+        weights = [self.phase.weight(b) for b in micro]
+        mine = sum(weights) if weights else 0
+        total = mine if ctx.mesh.world == 1 else ctx.mesh.sum(torch.as_tensor(mine, dtype=torch.float64, device=self.device))
+        factor = self.optim.schedule(ctx.step, ctx.steps)
+        for group in self.optim.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        found: dict[str, Tensor] | None = None
+        logs: Logs = {}
+
+        def closure() -> Tensor:
+            nonlocal found, logs
+            logs = self._backward(micro, weights, total, ctx, draw)
+            norm = self._norm()
+            self._guard(logs["loss"], norm)
+            if layers:
+                found = self.layer_norms()
+            self._clip(norm)
+            logs["grad_norm"] = norm
+            return logs["loss"]
+
+        with self._only_mine():
+            if self.optim.needs_closure:
+                self.optim.optimizer.step(closure)  # type: ignore[arg-type]
+            else:
+                closure()
+                self.optim.optimizer.step()
+        logs["lr"] = torch.tensor(self.optim.optimizer.param_groups[0]["lr"])
+        return {f"{self.phase.name}/{name}": value for name, value in logs.items()}, found
+
+    def _backward(self, micro: list[Batch], weights: list, total: int | Tensor, ctx: Ctx, draw: int) -> Logs:
+        """Gradients of the whole batch into `.grad`; the loss and the task's logs as means over its items."""
+        for gradient in self.flat_gradients:
+            gradient.zero_()
+        for p in self.loose:
+            p.grad = None
+        whole = len(micro) == 1 and ctx.mesh.world == 1
+        sums: dict[str, Tensor] = {}
+        for number, (batch, weight) in enumerate(zip(micro, weights, strict=True)):
+            seed_generators(self.device, fold(self.plan.seed, draw, self.phase.name, number, ctx.mesh.rank))
+            with self._autocast():
+                loss, extra = self.phase.loss(batch, ctx)
+            if whole:
+                loss.backward()
+                return {"loss": loss.detach()} | {name: value.detach() for name, value in extra.items()}
+            share = weight / total
+            (loss * share).backward()
+            for name, value in {"loss": loss, **extra}.items():
+                sums[name] = sums.get(name, 0) + value.detach() * share
+        if ctx.mesh.world > 1:
+            for gradient in self.flat_gradients:
+                gradient.copy_(ctx.mesh.sum(gradient))
+            ctx.mesh.sum_gradients(p for p in self.loose if p.requires_grad)
+            zero = torch.zeros((), device=self.device)
+            sums = {name: ctx.mesh.sum(value) for name, value in (sums or {"loss": zero}).items()}
+        return sums
+
+    def _norm(self) -> Tensor:
+        """The 2-norm of all gradients of the phase together."""
+        gradients = self.flat_gradients + [p.grad for p in self.loose if p.grad is not None]
+        if len(gradients) == 1:
+            return torch.linalg.vector_norm(gradients[0])
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # type: ignore[arg-type]
+
+    def _guard(self, loss: Tensor, norm: Tensor) -> None:
+        if self.device.type != "cpu":  # asking would make the processor wait at every step; fit asks at evaluations
+            return
+        if not math.isfinite(loss.item()):
+            raise NonFinite("loss", self.phase.name)
+        if not math.isfinite(norm.item()):
+            raise NonFinite("gradient", self.phase.name)
+
+    def _clip(self, norm: Tensor) -> None:
+        clip = self.plan.clip
+        if not clip:
+            return
+        if self.device.type == "cpu":
+            if norm.item() <= clip:
+                return
+            factor = clip / (norm.item() + 1e-6)
+        else:
+            factor = (clip / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in self.flat_gradients:
+            gradient.mul_(factor)
+        for p in self.loose:
+            if p.grad is not None:
+                p.grad.mul_(factor)
+
+    def layer_norms(self) -> dict[str, Tensor]:
+        """The gradient norm of every parameter that has one, by its name in the task."""
+        held = [p for p in self.parameters if p.grad is not None]
+        norms = torch._foreach_norm([p.grad for p in held]) if held else ()  # type: ignore[arg-type]
+        return {self.names[id(p)]: norm for p, norm in zip(held, norms, strict=True)}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.plan.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        for p in self.frozen:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in self.frozen:
+                p.requires_grad_(True)
+
+    def _only_mine(self) -> contextlib.AbstractContextManager[None]:
+        """Other phases' parameters are frozen during the step; with one phase there is nothing to freeze."""
+        return self._frozen() if self.frozen else contextlib.nullcontext()
+
+
+def update(task: Task, phase: Phase, optim: Optim, batch: Batch, ctx: Ctx, plan: Plan) -> Logs:
+    """One step by hand, for notebooks and the learning-rate finder; `fit` prepares `Update` once instead."""
+    device = next(iter(batch.values())).device
+    return Update(task, phase, optim, plan, device)(batch, ctx, ctx.step)[0]
+
+
+def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter]:
+    """Refuse before the first step what could not train as asked. Raises ConfigError in words."""
+    from engram.core.errors import ConfigError
+
+    owned: set[int] = set()
+    for phase in task.phases():
+        if phase.key not in optims:
+            raise ConfigError(f"phase {phase.name!r} wants optimizer {phase.key!r}; there are {sorted(optims)}")
+        trained = {id(p) for p in phase.parameters()}
+        held = {id(p) for p in optims[phase.key].members()}
+        if missing := trained - held:
+            raise ConfigError(f"phase {phase.name!r} trains {len(missing)} tensors that optimizer {phase.key!r} does not hold")
+        if any({id(p) for p in f.members} - trained for f in optims[phase.key].flat):
+            raise ConfigError(
+                f"optimizer {phase.key!r} is flat and holds more than phase {phase.name!r} trains; build it with optim.flat=false"
+            )
+        if plan.accumulate > 1 and not phase.splits:
+            raise ConfigError(
+                f"the loss of phase {phase.name!r} cannot be accumulated over micro-batches because {phase.why_whole}; "
+                "set accumulate=1"
+            )
+        owned |= trained
+    idle = [name for name, p in task.named_parameters() if p.requires_grad and id(p) not in owned]
+    if idle:
+        raise ConfigError(f"no phase trains {', '.join(idle[:3])}: freeze them or add a phase")
+    return [p for p in task.parameters() if id(p) in owned]
+
+
+__all__ = ["NonFinite", "Update", "check", "count_rows", "update"]
