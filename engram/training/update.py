@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from engram.core.batch import Batch, Logs, fold, rows, split_rows
+from engram.core.errors import ConfigError
 from engram.core.optim import Optim, whole_gradient
 from engram.core.plan import Plan
-from engram.core.task import Ctx, Phase, Task, count_rows
+from engram.core.task import Ctx, Phase, Task
 from engram.training.seed import seed_generators
 
 
@@ -34,7 +35,8 @@ class Update:
         self.names = {id(p): name for name, p in task.named_parameters()}
         self.frozen = [p for p in task.parameters() if p.requires_grad and id(p) not in mine]
         buffers = {id(f.buffer) for f in optim.flat}
-        self.loose = [p for p in optim.tensors() if id(p) not in buffers]
+        self.apart = [p for p in optim.tensors() if id(p) not in buffers]  # another phase may share the optimizer
+        self.loose = [p for p in self.apart if id(p) in mine]
         self.flat_gradients = whole_gradient(optim.flat)
         for group in optim.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -78,7 +80,7 @@ class Update:
         """Gradients of the whole batch into `.grad`; the loss and the task's logs as means over its items."""
         for gradient in self.flat_gradients:
             gradient.zero_()
-        for p in self.loose:
+        for p in self.apart:
             p.grad = None
         whole = len(micro) == 1 and ctx.mesh.world == 1
         sums: dict[str, Tensor] = {}
@@ -96,7 +98,7 @@ class Update:
         if ctx.mesh.world > 1:
             for gradient in self.flat_gradients:
                 gradient.copy_(ctx.mesh.sum(gradient))
-            ctx.mesh.sum_gradients(p for p in self.loose if p.requires_grad)
+            ctx.mesh.sum_gradients(self.loose)
             zero = torch.zeros((), device=self.device)
             sums = {name: ctx.mesh.sum(value) for name, value in (sums or {"loss": zero}).items()}
         return sums
@@ -166,8 +168,6 @@ def update(task: Task, phase: Phase, optim: Optim, batch: Batch, ctx: Ctx, plan:
 
 def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter]:
     """Refuse before the first step what could not train as asked. Raises ConfigError in words."""
-    from engram.core.errors import ConfigError
-
     owned: set[int] = set()
     for phase in task.phases():
         if phase.key not in optims:
@@ -178,7 +178,7 @@ def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter
             raise ConfigError(f"phase {phase.name!r} trains {len(missing)} tensors that optimizer {phase.key!r} does not hold")
         if any({id(p) for p in f.members} - trained for f in optims[phase.key].flat):
             raise ConfigError(
-                f"optimizer {phase.key!r} is flat and holds more than phase {phase.name!r} trains; build it with optim.flat=false"
+                f"optimizer {phase.key!r} is flat and holds more than phase {phase.name!r} trains; set optim.flat=false"
             )
         if plan.accumulate > 1 and not phase.splits:
             raise ConfigError(
@@ -190,6 +190,3 @@ def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter
     if idle:
         raise ConfigError(f"no phase trains {', '.join(idle[:3])}: freeze them or add a phase")
     return [p for p in task.parameters() if id(p) in owned]
-
-
-__all__ = ["NonFinite", "Update", "check", "count_rows", "update"]
