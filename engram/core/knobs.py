@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar, Union
 
 from engram.core.errors import ConfigError, did_you_mean
@@ -169,7 +170,14 @@ def _flatten(values: Mapping[str, Any], known: Mapping[str, KnobInfo], prefix: s
 def to_json(recipe: Any) -> dict[str, Any]:
     """The knobs of a recipe as dotted keys and JSON values."""
     values = {key: _dig(recipe, key) for key in knobs_of(type(recipe))}
-    return json.loads(json.dumps(values, default=str))
+    return json.loads(json.dumps(values, default=_in_words))
+
+
+def _in_words(value: Any) -> str:
+    """Paths as text; data that was passed as an object as '<DataFrame (150, 5)>'."""
+    if isinstance(value, PurePath):
+        return str(value)
+    return f"<{type(value).__name__} {getattr(value, 'shape', '')}>"
 
 
 def _dig(obj: Any, key: str) -> Any:
@@ -197,5 +205,5 @@ def _type_name(kind: Any) -> str:
         return f"list of {inner}s" if args[-1] is Ellipsis else ",".join(_type_name(a) for a in args)
     if args:
         return " or ".join(_type_name(a) for a in args if a is not type(None))
-    names = {int: "integer", float: "number", bool: "boolean (true or false)", str: "text"}
+    names = {int: "integer", float: "number", Any: "path or name", bool: "boolean (true or false)", str: "text"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))

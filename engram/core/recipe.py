@@ -28,7 +28,7 @@ class Recipe(ABC):
     watch: ClassVar[tuple[str, Literal["min", "max"]]] = ("loss", "min")  # the metric that chooses the best state
     narrow: ClassVar[bool] = False  # True: bf16 gains nothing here, auto precision stays fp32
 
-    data: str = knob("", "a built-in data set's name, or the path of your own file or folder")
+    data: Any = knob("", "a built-in data set's name, or the path of your own file or folder")
     epochs: float = knob(10.0, "passes over the training rows", low=0)
     steps: int = knob(0, "optimizer steps; 0 = as epochs say", low=0)
     batch: int = knob(128, "rows per optimizer step, over all ranks and micro-batches", low=1)

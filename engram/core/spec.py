@@ -30,6 +30,10 @@ class Spec(ABC):
         """Stream a file, folder or '-' (standard input) as chunks of at most `rows`: (row names, raw input)."""
 
     @abstractmethod
+    def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
+        """Stream labelled data of the form that the run was trained on as encoded batches with targets "y"."""
+
+    @abstractmethod
     def example(self, batch: int = 2) -> Batch:
         """A batch of zeros of the right shapes and types, for summaries and cost."""
 

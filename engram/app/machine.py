@@ -1,0 +1,178 @@
+"""What this machine does best: device, number format, threads, memory. Each choice is said, and saved for a bitwise resume."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from engram.core.batch import Batch, to_device
+from engram.core.data import Data
+from engram.core.errors import ConfigError
+from engram.core.plan import Precision
+from engram.core.recipe import Recipe
+from engram.core.task import Ctx, Task
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The choices of one run, and why."""
+
+    device: str
+    precision: Precision
+    channels_last: bool
+    threads: int
+    compile: bool
+    why: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Machine:
+        """The inverse of `to_json`."""
+        return cls(**(values | {"why": tuple(values.get("why", ()))}))
+
+
+def choose_device(wish: str) -> torch.device:
+    """'auto' takes an accelerator when there is one. Raises ConfigError when the asked one is not there."""
+    if wish == "auto":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(wish)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"device={wish} is not on this machine; set device=auto or device=cpu") from None
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; without it bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def choose_precision(recipe: Recipe, task: Task, device: torch.device) -> tuple[Precision, str]:
+    """bf16 where the machine has it and the network is wide enough to gain; and the reason in words."""
+    if recipe.precision != "auto":
+        return recipe.precision, f"{recipe.precision} (as asked)"
+    if recipe.narrow or not _wide(task):
+        return "fp32", "fp32 (bf16 gains nothing on layers this narrow)"
+    if has_bf16(device):
+        return "bf16", f"bf16 (this {'GPU' if device.type == 'cuda' else 'processor'} has bf16 instructions)"
+    return "fp32", "fp32 (this processor has no bf16 instructions)"
+
+
+def _wide(task: Task) -> bool:
+    return any(isinstance(m, nn.Conv2d) for m in task.modules()) or any(
+        isinstance(m, nn.Linear) and min(m.weight.shape) >= 512 for m in task.modules()
+    )
+
+
+def convolutional(task: Task) -> bool:
+    """Whether the channels-last layout can pay."""
+    return any(isinstance(m, nn.Conv2d) for m in task.modules())
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed blocks: large activations then stop costing page faults (Linux with glibc only)."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, 1 << 30)
+        libc.mallopt(m_top_pad, 64 << 20)
+
+
+def choose_threads(wish: int, task: Task, data: Data, device: torch.device, precision: Precision) -> tuple[int, str]:
+    """As many threads as help now: a probe times a step with all cores, half of them ... and one.
+
+    A busy neighbour makes several threads far slower than one, because they wait for each other at every layer.
+    """
+    cores = available_cores()
+    if wish:
+        return wish, f"{wish} threads (as asked)"
+    if device.type != "cpu" or cores == 1:
+        return cores, f"{cores} threads"
+    torch.set_num_threads(cores)
+    trial = copy.deepcopy(task)
+    batch = next(data.batches("train"))
+    options = [cores]
+    while options[-1] > 1:
+        options.append(options[-1] // 2)
+    best = {threads: float("inf") for threads in options}
+    begun = time.perf_counter()
+    for number in range(8):
+        for threads in options:
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            _step(trial, to_device(batch, device), device, precision)
+            if number:  # the first round warms up
+                best[threads] = min(best[threads], time.perf_counter() - start)
+        if number and time.perf_counter() - begun > 1.0:
+            break
+    chosen = min(options, key=lambda threads: best[threads])
+    torch.set_num_threads(chosen)
+    times = ", ".join(f"{threads}: {best[threads] * 1e3:.1f} ms" for threads in options)
+    return chosen, f"{chosen} thread{'s' if chosen > 1 else ''} (a step takes with {times})"
+
+
+def available_cores() -> int:
+    """Cores that this process may use (containers and taskset included)."""
+    return len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
+
+
+def _step(task: Task, batch: Batch, device: torch.device, precision: Precision) -> None:
+    task.train()
+    for phase in task.phases():
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss, _ = phase.loss(batch, Ctx())
+        loss.backward()
+
+
+def choose_compile(wish: str, steps: int, device: torch.device) -> tuple[bool, str]:
+    """'auto' compiles only where the saving is known to exceed the cost.
+
+    On processors torch.compile slows most training steps down (measured 0.57 to 1.06 of eager), so auto leaves it off there.
+    """
+    if wish != "auto":
+        return wish == "on", f"compile {wish} (as asked)"
+    if device.type == "cuda" and steps >= 5000:
+        return True, f"compiled ({steps:,} steps repay about a minute of compiling)"
+    return False, ""
+
+
+def describe() -> dict[str, str]:
+    """Versions and processor, for run.json."""
+    import numpy
+
+    from engram import __version__
+
+    return {
+        "engram": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "numpy": numpy.__version__, "system": platform.platform(), "processor": processor(),
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """The processor's model name."""
+    return next(_cpu_names(), platform.processor() or platform.machine())
+
+
+def _cpu_names() -> Iterator[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            yield from (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except OSError:
+        return

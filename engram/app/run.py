@@ -1,0 +1,148 @@
+"""Run: a trained network that works without its data. `load(path)` opens one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from engram.app.machine import choose_device, has_bf16
+from engram.app.train import recipe_of, weights_of
+from engram.checkpoint.folder import RunFolder
+from engram.core.batch import Batch
+from engram.core.errors import DataError, RunError
+from engram.core.knobs import build
+from engram.core.predictor import Predictor
+from engram.core.recipe import Recipe
+from engram.core.spec import Spec
+from engram.core.task import Task
+
+
+class Run:
+    """What a run folder holds, ready to use. The networks are read on first use.
+
+    run.predict(x)     x: path, array, tensor, image, DataFrame, dict or a list of them
+    run.evaluate(x)    the test figures, or those of labelled data of your own
+    run.metrics        what was recorded while training
+    run.model          the plain nn.Module
+    """
+
+    def __init__(self, folder: RunFolder, recipe: type[Recipe] | None = None, device: str = "auto"):
+        self.folder = folder
+        self.info: dict[str, Any] = folder.info()
+        self._class, self._device = recipe, device
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Records of the training: {"kind": "step" | "eval" | ..., "step": ...}, readable while it runs."""
+        return self.folder.read_metrics()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures on unseen data; {} while the run is not finished."""
+        return self.folder.read_result()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with the knobs of this run."""
+        cls = self._class or recipe_of(self.info["recipe"], self.folder)
+        return build(cls, self.info["knobs"], self.info["recipe"])
+
+    @cached_property
+    def spec(self) -> Spec:
+        """Shapes, names and normalisation as training saw them."""
+        values = self.info.get("spec")
+        known = {c.__name__: c for c in type(self.recipe).specs}
+        if not isinstance(values, dict) or values.get("kind") not in known:
+            raise RunError(f"{self.folder.run_json} is damaged or made by a newer version: its spec is of an unknown kind")
+        try:
+            return known[values["kind"]].from_json(values)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{self.folder.run_json} is damaged: its spec does not fit ({error})") from None
+
+    @cached_property
+    def task(self) -> Task:
+        """Networks and objective with the chosen weights, in eval mode."""
+        task = self.recipe.make_task(self.spec)
+        saved = weights_of(self.folder.read_weights())
+        live = task.state_dict()
+        if live.keys() != saved.keys() or any(live[n].shape != saved[n].shape for n in live):
+            raise RunError(f"the weights in {self.path} do not fit the networks of its run.json: one of the two is damaged")
+        task.load_state_dict(saved)
+        return task.to(choose_device(self._device)).eval()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as a plain nn.Module: the first one that the task holds."""
+        return next(self.task.children())
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The trained network in use, in the number format it was trained in where this machine has it."""
+        predictor = self.recipe.make_predictor(self.task, self.spec)
+        machine = self.info["machine"]
+        device = next(self.task.parameters()).device
+        predictor.tune(bf16=machine["precision"] == "bf16" and has_bf16(device), channels_last=machine["channels_last"])
+        return predictor
+
+    def predict(self, input: Any = None, **inputs: Any) -> dict[str, list[Any]] | Iterator[dict[str, list[Any]]]:
+        """Predictions as plain Python lists, one entry per row, under the names that the predictor gives."""
+        if input is not None:
+            inputs = {next(iter(self.predictor.takes)): input} | inputs
+        return self.predictor(**inputs)
+
+    def stream(self, source: Any, rows: int = 256) -> Iterator[dict[str, Any]]:
+        """One dict per row of a file, folder or '-' (standard input), read and predicted `rows` at a time."""
+        takes = next(iter(self.predictor.takes))
+        for names, chunk in self.spec.read(source, rows):
+            out = self.predictor(**{takes: chunk})
+            assert isinstance(out, dict)
+            for number, name in enumerate(names):
+                yield {"input": name} | {key: values[number] for key, values in out.items()}
+
+    def evaluate(self, source: Any = None) -> dict[str, Any]:
+        """Figures with 95 % intervals: of the test split as recorded at the end of training, or of labelled data of your own.
+
+        `source` is a path or DataFrame in the form that the run was trained on. Raises DataError when it has no labels.
+        """
+        from engram.app.finish import measure
+
+        if source is None:
+            if not self.result:
+                raise RunError(f"{self.path} is not finished, so it has no test figures; engram resume {self.path}")
+            return self.result
+        return measure(self.predictor, self._labelled(source), self.spec)
+
+    def _labelled(self, source: Any) -> Iterator[Batch]:
+        some = False
+        for batch in self.spec.labelled(source):
+            some = True
+            yield batch
+        if not some:
+            raise DataError(f"{source} holds no labelled rows")
+
+    def report(self) -> Path:
+        """Write report.html and report.png again from what the folder holds; the path of the page."""
+        from engram.app.report import write_report
+
+        return write_report(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {self.info['recipe']} on {self.info['data']['title']})"
+
+
+def load(path: str | os.PathLike[str], *, recipe: type[Recipe] | None = None, device: str = "auto") -> Run:
+    """Open a run folder. No code in it is run and its data is not needed; a custom recipe's class is passed in.
+
+    Raises RunError when there is no run, it is damaged, or a newer version made it.
+    """
+    return Run(RunFolder.open(path), recipe, device)
