@@ -29,7 +29,7 @@ class Classifier(Predictor):
 
     def tune(self, *, bf16: bool, channels_last: bool) -> None:
         """See Predictor.tune."""
-        self.runner.tune(bf16, channels_last)
+        self.runner.tune(self.spec.example(), bf16, channels_last)
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """{"probabilities": (B, classes)}; with "targets" (B,) when the batch has them."""

@@ -24,7 +24,7 @@ class Regressor(Predictor):
 
     def tune(self, *, bf16: bool, channels_last: bool) -> None:
         """See Predictor.tune."""
-        self.runner.tune(bf16, channels_last)
+        self.runner.tune(self.spec.example(), bf16, channels_last)
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """{"values": (B,)}, and "targets" (B,) when the batch has them, both in the target's units."""

@@ -23,6 +23,7 @@ from engram.models.cnn import CNN
 from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.classify import Classify
+from engram.tasks.weights import balanced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Cnn(Recipe):
             spec.channels, (spec.height, spec.width), len(spec.classes), self.widths, self.hidden, self.activation,
             self.norm, self.pool, self.dropout, self.init, self.convs_per_stage,
         )  # fmt: skip
-        weights = spec.balanced_weights() if self.class_weights == "balanced" else None
+        weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
         return Classify(model, class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

@@ -20,7 +20,8 @@ from engram.core.task import Task
 from engram.data.image_spec import ImageSpec
 from engram.data.images import images
 from engram.data.sources import BUILT_IN
-from engram.data.tables import TableSpec, table
+from engram.data.table_spec import TableSpec
+from engram.data.tables import table
 from engram.inference.classify import Classifier
 from engram.inference.regress import Regressor
 from engram.models.mlp import MLP
@@ -29,6 +30,7 @@ from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.classify import Classify
 from engram.tasks.regress import Regress
+from engram.tasks.weights import balanced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +73,18 @@ class Mlp(Recipe):
 
     def make_task(self, spec: Spec) -> Task:
         """One output per class with cross entropy, or one number with `loss`."""
-        weights = spec.balanced_weights() if self.class_weights == "balanced" and spec.classes else None  # type: ignore[attr-defined]
+        assert isinstance(spec, (TableSpec, ImageSpec))
+        weights = balanced(spec.class_counts) if self.class_weights == "balanced" and spec.classes else None
         if isinstance(spec, ImageSpec):
             model = self._mlp(spec.channels * spec.height * spec.width, len(spec.classes), None)
             return Classify(model, class_weights=weights, label_smoothing=self.label_smoothing)
-        assert isinstance(spec, TableSpec)
-        columns = Columns(spec.edges(), spec.cardinalities(), self.embed or None)
+        columns = Columns([list(b) for b in spec.bins], list(spec.cardinalities), self.embed or None)
         inputs = ("numeric", "categorical")
         if spec.classes:
             model = self._mlp(columns.out_features, len(spec.classes), columns)
-            return Classify(model, inputs, class_weights=weights, label_smoothing=self.label_smoothing)
+            return Classify(model, inputs=inputs, class_weights=weights, label_smoothing=self.label_smoothing)
         model = self._mlp(columns.out_features, 1, columns)
-        return Regress(model, inputs, loss=self.loss, mean=spec.target_mean, std=spec.target_std)
+        return Regress(model, inputs=inputs, loss=self.loss, mean=spec.target_mean, std=spec.target_std)
 
     def _mlp(self, features: int, outputs: int, columns: Columns | None) -> MLP:
         return MLP(

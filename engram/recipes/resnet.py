@@ -23,6 +23,7 @@ from engram.models.resnet import ResNet
 from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.classify import Classify
+from engram.tasks.weights import balanced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,12 @@ class Resnet(Recipe):
     def make_task(self, spec: ImageSpec) -> Task:
         """A ResNet with one logit per class and cross entropy."""
         small = min(spec.height, spec.width) <= 64
+        stem = ("small" if small else "imagenet") if self.stem == "auto" else self.stem
         model = ResNet(
-            self.depth, spec.channels, len(spec.classes), stem=("small" if small else "imagenet") if self.stem == "auto" else self.stem,
+            self.depth, spec.channels, len(spec.classes), stem=stem,
             width=self.width or None, zero_init=self.zero_init, init=self.init,
         )  # fmt: skip
-        weights = spec.balanced_weights() if self.class_weights == "balanced" else None
+        weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
         return Classify(model, class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

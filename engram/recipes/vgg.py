@@ -23,6 +23,7 @@ from engram.models.vgg import VGG
 from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.classify import Classify
+from engram.tasks.weights import balanced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Vgg(Recipe):
             ("small" if small else "imagenet") if self.head == "auto" else self.head,
             self.width, (spec.height, spec.width), self.dropout, self.init,
         )  # fmt: skip
-        weights = spec.balanced_weights() if self.class_weights == "balanced" else None
+        weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
         return Classify(model, class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

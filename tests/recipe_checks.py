@@ -1,0 +1,237 @@
+"""The checks that every recipe must pass. `tests/test_recipes.py` runs each of them on each recipe, found by discovery."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import engram
+from engram.app.api import Interrupted
+from engram.app.train import Job, make_recipe, prepare
+from engram.core.batch import Batch, rows
+from engram.core.data import Data
+from engram.core.errors import ConfigError, EngramError
+from engram.core.recipe import Recipe
+from engram.core.task import Ctx
+from engram.recipes import find
+from engram.training.fit import fit
+
+FIXED: dict[str, Any] = {"threads": 1, "precision": "fp32", "device": "cpu", "seed": 3}
+
+
+@dataclass
+class Case:
+    """One recipe at its tiny size, with a run that was trained once for all checks."""
+
+    name: str
+    cls: type[Recipe]
+    run: engram.Run
+    folder: Path
+
+    def job(self, **knobs: Any) -> Job:
+        return prepare(*make_recipe(self.name, {**self.cls.tiny, **FIXED, **knobs}))
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        return {**self.cls.tiny, **FIXED}
+
+
+class OneBatch(Data):
+    """The same batch again and again."""
+
+    def __init__(self, data: Data, most: int = 32):
+        self.spec, self.summary, self.batch = data.spec, data.summary, most
+        whole = next(data.batches("val"))
+        self.only = {name: t[:most] for name, t in whole.items()}
+
+    def batches(self, split: str, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        while True:
+            yield self.only
+
+    def size(self, split: str) -> int:
+        return rows(self.only) if split == "train" else 0
+
+
+def first_loss(job: Job) -> float:
+    batch = next(job.data.batches("train"))
+    job.task.train()
+    return float(job.task.phases()[0].loss(batch, Ctx())[0])
+
+
+def weights(run: engram.Run) -> dict[str, Tensor]:
+    return run.folder.read_state().tensors
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def check_first_loss_is_that_of_chance(case: Case) -> None:
+    """An untrained network knows nothing: its loss is near that of guessing, averaged over seeds."""
+    losses = [first_loss(case.job(seed=seed)) for seed in range(4)]
+    chance = case.job().task.chance_loss()
+    assert chance is not None, "the task must say what guessing costs"
+    assert 0.7 * chance < sum(losses) / len(losses) < 1.5 * chance, (losses, chance)
+
+
+def check_one_batch_overfits(case: Case) -> None:
+    """Training on one batch alone drives its loss far below that of chance: gradients reach what they should."""
+    job = case.job(**{"steps": 250, "optim.schedule": "constant", "optim.warmup": 0.0, "label_smoothing": 0.0, "evals": 1})
+    losses = []
+    for event in fit(job.task, OneBatch(job.data), job.optims, job.plan):
+        if isinstance(event, engram.Stepped):
+            losses.append(float(event.logs["model/loss"]))
+            if losses[-1] < 0.05 * losses[0]:
+                return
+    raise AssertionError(f"the loss of one batch went from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps only")
+
+
+def check_every_weight_gets_a_gradient(case: Case) -> None:
+    """No parameter is idle (a branch that starts at zero may wait one step)."""
+    job = case.job()
+    alive: set[str] = set()
+    for event in fit(job.task, job.data, job.optims, _short(job, 4)):
+        if isinstance(event, engram.Stepped) and event.layers:
+            alive |= {name for name, norm in event.layers.items() if float(norm) > 0}
+    idle = {name for name, p in job.task.named_parameters() if p.requires_grad} - alive
+    assert not idle, f"no gradient reached {sorted(idle)}"
+
+
+def check_rows_do_not_leak_into_each_other(case: Case) -> None:
+    """What a row gives does not depend on its neighbours in the batch."""
+    batch = {name: t[:6] for name, t in next(case.job().data.batches("val")).items()}
+    predictor = case.run.recipe.make_predictor(case.run.task, case.run.spec)
+    together = predictor.outputs(batch)
+    for number in range(6):
+        alone = predictor.outputs({name: t[number : number + 1] for name, t in batch.items()})
+        for name, value in alone.items():
+            torch.testing.assert_close(value[0], together[name][number], rtol=1e-4, atol=1e-5)
+
+
+def check_micro_batches_equal_one_batch(case: Case) -> None:
+    """The same weights come out of one batch and of three micro-batches, or accumulation is refused with a reason."""
+    ends = []
+    for pieces in (1, 3):
+        job = case.job(**{"accumulate": pieces, "steps": 3, "optim.name": "sgd", "optim.lr": 0.05, "evals": 1})
+        if pieces > 1 and not all(phase.splits for phase in job.task.phases()):
+            with pytest.raises(ConfigError, match="set accumulate=1"):
+                next(fit(job.task, job.data, job.optims, job.plan))
+            return
+        list(fit(job.task, job.data, job.optims, job.plan))
+        ends.append({name: t.clone() for name, t in job.task.state_dict().items()})
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def check_resume_is_bitwise(case: Case) -> None:
+    """Stopped in the middle of an epoch and resumed, the run ends with exactly the weights of the run never stopped."""
+    steps = case.job().plan.steps
+
+    def stop(event: engram.Event) -> None:
+        if isinstance(event, engram.Stepped) and event.step == steps // 2:
+            signal.raise_signal(signal.SIGINT)
+
+    path = case.folder / "stopped"
+    with pytest.raises(Interrupted):
+        engram.train(case.name, out=path, progress=False, report=False, on_event=stop, **case.knobs)
+    torch.manual_seed(12345)
+    resumed = engram.resume(path, progress=False, report=False)
+    whole, again = weights(case.run), weights(resumed)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    evals = [[(r["step"], r["metrics"]) for r in run.metrics if r["kind"] == "eval"] for run in (case.run, resumed)]
+    assert evals[0] == evals[1]
+
+
+def check_same_seed_gives_same_weights(case: Case) -> None:
+    """Two jobs of one seed start alike; another seed starts elsewhere."""
+    first, second, other = case.job(), case.job(), case.job(seed=4)
+    same = zip(first.task.state_dict().values(), second.task.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    assert any(not torch.equal(a, b) for a, b in zip(first.task.parameters(), other.task.parameters(), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- the run
+
+
+def check_save_and_load_are_equal(case: Case) -> None:
+    """Two loads of the run predict exactly alike, and as the weights on disk say."""
+    raw = case.job().data.raw("val", [0, 1, 2])
+    first, second = engram.load(case.run.path), engram.load(case.run.path)
+    assert first.predict(raw) == second.predict(raw)
+    saved = {n.partition("/")[2]: t for n, t in case.run.folder.read_weights().tensors.items()}
+    assert all(torch.equal(saved[name], t) for name, t in first.task.state_dict().items())
+
+
+def check_loads_without_its_data(case: Case) -> None:
+    """A run needs nothing but its folder."""
+    raw = case.job().data.raw("val", [0, 1])
+    with mock.patch.object(case.cls, "make_data", side_effect=AssertionError("the data was opened")):
+        assert engram.load(case.run.path).predict(raw)
+
+
+def check_output_matches_declaration(case: Case) -> None:
+    """The predictor gives what it declares, one entry per row, as plain values."""
+    predictor = case.run.predictor
+    raw = case.job().data.raw("val", [0, 1, 2])
+    out = case.run.predict(raw)
+    assert isinstance(out, dict)
+    assert out.keys() == predictor.gives.keys()
+    kinds = {"label": str, "number": float, "probabilities": dict, "text": str}
+    for name, field in predictor.gives.items():
+        assert len(out[name]) == 3, name
+        assert all(type(value) is kinds[field.kind] for value in out[name]), name
+        if field.kind == "probabilities":
+            assert all(math.isclose(sum(p.values()), 1.0, abs_tol=1e-4) for p in out[name])
+
+
+def check_report_is_written(case: Case) -> None:
+    """The page and the picture are there, with the verdict."""
+    page = case.run.report()
+    assert case.run.result["verdict"][:20] in page.read_text("utf-8").replace("&#x27;", "'").replace("&amp;", "&")
+    assert case.run.folder.png.read_bytes().startswith(b"\x89PNG")
+
+
+def check_bad_input_gives_a_clear_error(case: Case) -> None:
+    """One line that says what is wrong; never a traceback from deep inside."""
+    text = case.folder / "notes.txt"
+    text.write_text("not what a network reads\n")
+    empty = case.folder / "empty.png"
+    empty.touch()
+    for bad in (case.folder / "missing.file", text, empty, object(), [], 3.5):
+        with pytest.raises(EngramError) as caught:
+            case.run.predict(bad)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) > 15
+    with pytest.raises(ConfigError, match="no knob"):
+        case.job(no_such_knob=1)
+    with pytest.raises(ConfigError, match="batch"):
+        case.job(batch="many")
+
+
+def check_tiny_and_docs(case: Case) -> None:
+    """The recipe says what it is, and has a page in the docs."""
+    assert engram.recipes()[case.name]
+    assert all(info.help for info in __import__("engram.core.knobs", fromlist=["knobs_of"]).knobs_of(case.cls).values())
+    page = Path(__file__).parent.parent / "docs" / "recipes" / f"{case.name}.md"
+    assert page.exists(), f"write {page}"
+    assert f"engram train {case.name}" in page.read_text("utf-8")
+
+
+def _short(job: Job, steps: int) -> engram.Plan:
+    import dataclasses
+
+    return dataclasses.replace(job.plan, steps=steps, eval_every=0, save_every=0, log_every=1)
+
+
+CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
+
+__all__ = ["CHECKS", "FIXED", "Case", "find"]
