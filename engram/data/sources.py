@@ -77,11 +77,7 @@ BUILT_IN: dict[str, Source] = {
         20640,
         "Apache-2.0 (repository)",
         "median_house_value",
-        {
-            "housing.csv": Remote(
-                f"{_HOUSING}/housing.csv", "8a3727f4cf54ac1a327f69b1d5b4db54c5834ea81c6e4efc0d163300022a685e"
-            )
-        },
+        {"housing.csv": Remote(f"{_HOUSING}/housing.csv", "8a3727f4cf54ac1a327f69b1d5b4db54c5834ea81c6e4efc0d163300022a685e")},
     ),
     "adult": Source(
         "table",
@@ -141,7 +137,9 @@ def locate(name: str, *, mirror: str = "") -> dict[str, Path]:
 def find(name: str) -> Source:
     """The built-in set called `name`. Raises DataError with the nearest name."""
     if name not in BUILT_IN:
-        raise DataError(f"no built-in data set is called {name!r}{did_you_mean(name, BUILT_IN)}; there are {', '.join(BUILT_IN)}")
+        raise DataError(
+            f"no built-in data set is called {name!r}{did_you_mean(name, BUILT_IN)}; there are {', '.join(BUILT_IN)}"
+        )
     return BUILT_IN[name]
 
 

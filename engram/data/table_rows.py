@@ -1,0 +1,76 @@
+"""Rows of a table as they were read: from a file, a DataFrame or a built-in set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from pandas.util import hash_pandas_object
+
+from engram.core.data import Note
+from engram.core.errors import DataError, did_you_mean
+from engram.data.checks import check_headers
+from engram.data.columns import is_text
+from engram.data.readers import read_frame
+from engram.data.sources import BUILT_IN, table_frames
+
+Source = str | os.PathLike[str] | pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Rows as they were read."""
+
+    name: str
+    frame: pd.DataFrame
+    sha256: str
+    target: str = ""  # a built-in set's
+    test: pd.DataFrame | None = None  # a built-in set's official test rows
+    format: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+def load_rows(source: Source) -> Loaded:
+    """Read a table. Raises DataError as `read_frame` does, on a second header, and on what is neither file nor built-in."""
+    if isinstance(source, pd.DataFrame):
+        frame = source.reset_index(drop=True).rename(columns=str)
+        if not frame.columns.is_unique:
+            raise DataError(f"the DataFrame has more than one column called {frame.columns[frame.columns.duplicated()][0]!r}")
+        if not len(frame):
+            raise DataError("the DataFrame has no rows")
+        return Loaded("DataFrame", frame, frame_sha256(frame))
+    if str(source) in BUILT_IN and not Path(source).exists():
+        frame, target, test = table_frames(str(source))
+        return Loaded(str(source), frame, frame_sha256(frame), target, test, BUILT_IN[str(source)].description)
+    try:
+        frame, fmt, sha256 = read_frame(source)
+    except DataError as error:
+        if Path(source).exists() or Path(source).suffix or not (near := did_you_mean(str(source), BUILT_IN)):
+            raise
+        raise DataError(f"{source!r} is neither a file nor a built-in data set{near}") from error
+    check_headers(frame, Path(source).name)
+    odd = fmt.encoding in ("cp1252", "latin-1")
+    notes = (Note("warning", f"not UTF-8: read as {fmt.encoding}; check the accents, or save it as UTF-8"),) if odd else ()
+    return Loaded(Path(source).name, frame, sha256, format=fmt.describe(), notes=notes)
+
+
+def row_hashes(frame: Any) -> np.ndarray:
+    """One 64-bit hash per row over all cells, (rows, 1)."""
+    hashes = cast(Any, hash_pandas_object)(frame.apply(_hashable), index=False)
+    return hashes.to_numpy()[:, None]
+
+
+def _hashable(cells: Any) -> Any:
+    return cells.astype(object).map(str) if is_text(cells) else cells
+
+
+def frame_sha256(frame: pd.DataFrame) -> str:
+    """The sha256 of the column names and of a hash of every row."""
+    digest = hashlib.sha256("\n".join(map(str, frame.columns)).encode())
+    digest.update(row_hashes(frame).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,247 @@
+"""TableSpec: how rows of a table become tensors, learned from the training rows and saved beside the weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from engram.core.batch import Batch
+from engram.core.errors import DataError, did_you_mean
+from engram.core.spec import Spec
+from engram.data.columns import Cells, Column, date_parts, dates, numbers, truths, words
+from engram.data.readers import read_chunks, read_frame
+
+BINS = 24  # most bins per numeric feature
+MOST_CATEGORIES = 256  # rarer values of a category share index 0
+HEAVY = 8.0  # standard deviations: a feature with a training value further out is passed through asinh first
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec(Spec):
+    """Input columns, the features made of them, and the target. A batch has
+
+    numeric (B, F) float32: standardised; missing cells take the training median and have a feature of their own;
+    categorical (B, C) int64: index 0 is unknown or missing, index k is `categories[column][k - 1]`;
+    y: int64 (B,) classes, or float32 (B, 1) standardised numbers (see `encode_target`).
+    """
+
+    columns: dict[str, str]  # input column -> number, category, boolean or date, in the order of training
+    day_first: tuple[str, ...]  # date columns such as 31.12.2024
+    numeric: tuple[str, ...]  # the F features: 'age', 'age is missing', 'sold: year'
+    median: tuple[float, ...]  # in the column's units
+    tail: tuple[float, ...]  # s > 0: heavy-tailed, so x becomes asinh((x - median) / s) before standardising; 0: as it is
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bins: tuple[tuple[float, ...], ...]  # rising edges, from lowest to highest, of the standardised feature (quantiles)
+    categories: dict[str, tuple[str, ...]]  # the C categorical columns -> known values
+    target: str
+    problem: str  # classification or regression
+    classes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()  # training rows of each class
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Rows of an embedding table per categorical column, index 0 included."""
+        return tuple(len(known) + 1 for known in self.categories.values())
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that files must give as text, because '01' is not 1 there."""
+        numeric_classes = all(_is_number(name) for name in self.classes)
+        return tuple(n for n, kind in self.columns.items() if kind != "number") + (() if numeric_classes else (self.target,))
+
+    def encode(self, raw: Any) -> Batch:
+        """{'numeric': float32 (B, F), 'categorical': int64 (B, C)} of a DataFrame, a dict (one row, or lists), a list of dicts,
+        a Series (one row), a 2-D array or tensor with the columns in the order of training, or a path.
+
+        Columns that training did not use are ignored. Raises DataError on missing columns and cells of the wrong kind.
+        """
+        frame = self.frame(raw)
+        made = raw_features(frame, self.columns, self.day_first)
+        numeric = np.empty((len(frame), len(self.numeric)))
+        for i, name in enumerate(self.numeric):
+            values = made[name]
+            if np.isinf(values).any():
+                row = int(np.argmax(np.isinf(values))) + 1
+                raise DataError(f"row {row}: column {name!r} is infinite; give a finite number or leave it empty")
+            filled = np.where(np.isnan(values), self.median[i], values)
+            numeric[:, i] = (squash(filled, self.median[i], self.tail[i]) - self.mean[i]) / self.std[i]
+        categorical = np.zeros((len(frame), len(self.categories)), dtype=np.int64)
+        for i, (name, known) in enumerate(self.categories.items()):
+            index = {word: k for k, word in enumerate(known, 1)}
+            categorical[:, i] = category_words(frame[name], self.columns[name]).map(index).fillna(0).to_numpy(np.int64)
+        return {"numeric": torch.from_numpy(numeric.astype(np.float32)), "categorical": torch.from_numpy(categorical)}
+
+    def frame(self, raw: Any) -> pd.DataFrame:
+        """Any input that `encode` takes as a DataFrame with at least the columns of training. Raises DataError."""
+        names = list(self.columns)
+        if isinstance(raw, (str, os.PathLike)):
+            raw = read_frame(raw, self.text_columns)[0]
+        elif isinstance(raw, Mapping):
+            nested = any(isinstance(v, (list, tuple, np.ndarray, Tensor, pd.Series)) for v in raw.values())
+            raw = pd.DataFrame(dict(raw)) if nested else pd.DataFrame([dict(raw)])
+        elif isinstance(raw, pd.Series):
+            raw = pd.DataFrame([raw.to_dict()])
+        elif isinstance(raw, Sequence) and len(raw) and all(isinstance(row, (Mapping, pd.Series)) for row in raw):
+            raw = pd.DataFrame([dict(row) for row in raw])
+        elif not isinstance(raw, pd.DataFrame):
+            array = np.asarray(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
+            array = array[None] if array.ndim == 1 else array
+            if array.ndim != 2 or array.shape[1] != len(names):
+                shape = "x".join(map(str, array.shape))
+                raise DataError(f"an array of shape {shape} is not rows of the {len(names)} columns {_list(names)}")
+            raw = pd.DataFrame(array, columns=pd.Index(names)).infer_objects()
+        frame = raw.rename(columns=str)
+        if absent := [name for name in names if name not in frame.columns]:
+            others = [str(c) for c in frame.columns if str(c) not in self.columns]
+            near = did_you_mean(absent[0], others).replace("did you mean", "is it")
+            raise DataError(f"the input has no column {absent[0]!r}{near}; it needs {_list(names)}")
+        if not len(frame):
+            raise DataError("the input has no rows")
+        return frame
+
+    def encode_target(self, values: Any) -> Tensor:
+        """Targets as int64 (B,) class indices or standardised float32 (B, 1). Raises DataError on unknown classes and words."""
+        cells = values if isinstance(values, pd.Series) else pd.Series(list(values))
+        if self.problem == "regression":
+            array, bad = numbers(cells)
+            if bad.any() or not np.isfinite(array).all():
+                row = int(np.argmin(np.isfinite(array)))
+                raise DataError(f"row {row + 1}: the target {self.target!r} is {cells.iloc[row]!r}, not a number")
+            return torch.from_numpy(((array - self.target_mean) / self.target_std).astype(np.float32))[:, None]
+        names = words(cells)
+        index: Cells = names.map({name: k for k, name in enumerate(self.classes)})
+        if index.isna().any():
+            word = str(names[index.isna()].iloc[0])
+            raise DataError(
+                f"{word!r} is no class of {self.target!r}{did_you_mean(word, self.classes)}; known: {_list(self.classes)}"
+            )
+        return torch.from_numpy(index.to_numpy(np.int64, copy=True))
+
+    def decode(self, y: Tensor) -> list[str] | list[float]:
+        """The inverse of `encode_target`: class names of indices (B,), or numbers in the target's units of (B, 1) or (B,)."""
+        flat = y.detach().cpu().reshape(-1)
+        if self.problem == "classification":
+            return [self.classes[int(k)] for k in flat]
+        return (flat.double() * self.target_std + self.target_mean).tolist()
+
+    def read(self, source: Any, rows: int = 256) -> Iterator[tuple[list[str], Any]]:
+        """CSV, JSON lines or Parquet (a path, or '-' for CSV or JSON lines on standard input), or anything `encode` takes, as
+        (row numbers from 1, DataFrame) of at most `rows` rows; files are never held whole. Raises DataError."""
+        if isinstance(source, (str, os.PathLike)):
+            chunks = read_chunks(os.fspath(source), rows, self.text_columns)
+        else:
+            frame = self.frame(source)
+            chunks = (frame.iloc[i : i + rows] for i in range(0, len(frame), rows))
+        done = 0
+        for chunk in chunks:
+            yield [str(done + i + 1) for i in range(len(chunk))], chunk
+            done += len(chunk)
+
+    def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
+        """Encoded batches with targets "y" from what `read` takes; rows without a target are left out. Raises DataError."""
+        for _, chunk in self.read(source, rows):
+            frame = chunk.rename(columns=str)
+            if self.target not in frame.columns:
+                near = did_you_mean(self.target, [c for c in frame.columns if c not in self.columns]).replace(
+                    "did you mean", "is it"
+                )
+                raise DataError(f"the data has no column {self.target!r} to compare with{near}")
+            frame = frame[words(frame[self.target]).notna().to_numpy()]
+            if len(frame):
+                yield self.encode(frame) | {"y": self.encode_target(frame[self.target])}
+
+    def example(self, batch: int = 2) -> Batch:
+        """Zeros: average numbers, unknown categories."""
+        return {
+            "numeric": torch.zeros(batch, len(self.numeric)),
+            "categorical": torch.zeros(batch, len(self.categories), dtype=torch.int64),
+        }
+
+
+def raw_features(frame: pd.DataFrame, columns: Mapping[str, str], day_first: Sequence[str]) -> dict[str, np.ndarray]:
+    """Every numeric feature in the column's units, NaN where missing: numbers, parts of dates, and 'is missing' (0 or 1).
+
+    Raises DataError on a cell that is not a number or date.
+    """
+    made: dict[str, np.ndarray] = {}
+    for name, kind in columns.items():
+        cells: Cells = frame[name]
+        if kind == "number":
+            values, bad = numbers(cells)
+            parts = {name: values}
+        elif kind == "date":
+            moments = dates(cells, name in day_first)
+            bad = (moments.isna() & words(cells).notna()).to_numpy()
+            parts = {f"{name}: {part}": v for part, v in date_parts(moments).items()}
+        else:
+            continue
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise DataError(f"row {row + 1}: column {name!r} is {cells.iloc[row]!r}, not a {kind}")
+        made |= parts
+        made[f"{name} is missing"] = np.isnan(next(iter(parts.values()))).astype(np.float64)
+    return made
+
+
+def category_words(cells: Cells, kind: str) -> Cells:
+    """The cells of a category or boolean column as the words that `categories` lists."""
+    return truths(cells) if kind == "boolean" else words(cells)
+
+
+def squash(values: np.ndarray, median: float, tail: float) -> np.ndarray:
+    """asinh((x - median) / tail): linear near the median, logarithmic far out; x itself when tail is 0."""
+    return np.arcsinh((values - median) / tail) if tail else values
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("+-").replace(".", "", 1).isdigit()
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def fit_spec(train: pd.DataFrame, columns: Sequence[Column], **target: Any) -> TableSpec:
+    """A TableSpec whose every figure comes from the training rows; `target` gives the fields about the target."""
+    kinds = {c.name: c.kind for c in columns}
+    day_first = tuple(c.name for c in columns if c.day_first)
+    features: dict[str, tuple[float, float, float, float, tuple[float, ...]]] = {}
+    for name, values in raw_features(train, kinds, day_first).items():
+        known = values[~np.isnan(values)]
+        if len(known) and (np.ptp(known) > 0 or name in kinds):  # a part of a date that never changes says nothing
+            features[name] = _fit_feature(values, float(np.median(known)))
+    categories = {}
+    for name in (n for n, kind in kinds.items() if kind in ("category", "boolean")):
+        counts = category_words(train[name], kinds[name]).value_counts()
+        categories[name] = tuple(sorted(str(w) for w in counts.index[:MOST_CATEGORIES]))
+    median, tail, mean, std, bins = zip(*features.values(), strict=True) if features else ((),) * 5
+    return TableSpec(
+        columns=dict(kinds), day_first=day_first, numeric=tuple(features), median=median, tail=tail, mean=mean, std=std,
+        bins=bins, categories=categories, **target,
+    )  # fmt: skip
+
+
+def _fit_feature(values: np.ndarray, median: float) -> tuple[float, float, float, float, tuple[float, ...]]:
+    """(median, tail, mean, std, bins) of one feature."""
+    filled = np.where(np.isnan(values), median, values)
+    away = np.abs(filled - median)
+    tail = float(np.quantile(away, 0.75) or away.mean()) if away.max() > HEAVY * filled.std() else 0.0
+    filled = squash(filled, median, tail)
+    mean, std = float(filled.mean()), float(filled.std()) or 1.0
+    filled = (filled - mean) / std
+    edges = np.unique(filled)
+    if len(edges) > BINS + 1:
+        edges = np.unique(np.quantile(filled, np.linspace(0, 1, BINS + 1)))
+    if len(edges) == 1:
+        edges = np.array([edges[0], edges[0] + 1.0])
+    return median, tail, mean, std, tuple(edges.tolist())
