@@ -35,7 +35,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, name: str) -> RunFolder:
-        """A new folder at `path`, or runs/<name>-<number>. Raises ConfigError if a run is there, RunError if it cannot write."""
+        """A new folder at `path`, or runs/<name>-<number>. Raises ConfigError if a run is there, RunError if not writable."""
         try:
             if path is None:
                 folder = cls(_next_free(Path("runs"), name))
@@ -62,12 +62,13 @@ class RunFolder:
         if not folder.run_json.exists():
             raise RunError(f"{folder.path} is not a run folder: it has no run.json{_others(folder.path)}")
         made = folder.info()
-        if not isinstance(made, dict) or "recipe" not in made:
-            raise RunError(f"{folder.run_json} is damaged: it names no recipe")
-        if made.get("format", 0) > FORMAT:
-            raise RunError(
-                f"{folder.path} was made by a newer Engram ({made.get('versions', {}).get('engram', '?')}): upgrade to open it"
-            )
+        if not isinstance(made, dict) or not isinstance(made.get("format"), int):
+            raise RunError(f"{folder.run_json} is damaged: it names no format; restore it from a copy or train again")
+        if made["format"] > FORMAT:
+            newer = made.get("versions", {}).get("engram", "?") if isinstance(made.get("versions"), dict) else "?"
+            raise RunError(f"{folder.path} was made by a newer Engram ({newer}): upgrade to open it")
+        if "recipe" not in made:
+            raise RunError(f"{folder.run_json} is damaged: it names no recipe; restore it from a copy or train again")
         return folder
 
     def info(self) -> dict[str, Any]:

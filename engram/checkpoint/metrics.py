@@ -28,14 +28,17 @@ class MetricsLog:
         """Append one record; numbers that are not finite are written as null, so that any JSON reader opens the file."""
         record = {"kind": kind, "step": step} | {k: _plain(v) for k, v in values.items()}
         try:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {reason(error)}; the last saved state is kept") from None
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Raises RunError when the last lines cannot be written."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {reason(error)}; the last saved state is kept") from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -43,12 +46,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
         except ValueError:
             continue  # torn by a crash
-        if not isinstance(record, dict) or "kind" not in record:
+        if not isinstance(record, dict) or "kind" not in record or not isinstance(record.get("step"), int):
             continue
         if record["kind"] == "resume":
             records = [r for r in records if r["step"] <= record["step"]]
@@ -58,7 +61,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 8) if math.isfinite(value) else None
+        return float(f"{value:.8g}") if math.isfinite(value) else None  # digits that matter: 1e-9 stays 1e-9
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     return value

@@ -23,10 +23,13 @@ class StateWriter:
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._lock = threading.Lock()
 
-    def prepare(self, snapshot: Snapshot) -> None:
-        """Reserve the memory for snapshots of this size ahead of the first save, outside the step path."""
+    def prepare(self, size: int) -> None:
+        """Reserve memory for snapshots of about `size` bytes in the background, so that the first save need not wait for it."""
+        self._pool.submit(self._reserve_locked, size)
+
+    def _reserve_locked(self, size: int) -> None:
         with self._lock:
-            self._reserve(Layout(snapshot.tensors).size)
+            self._reserve(size)
 
     def save(self, path: Path, snapshot: Snapshot) -> None:
         """Copy the tensors and return; the file appears, whole, a little later. Raises RunError of an earlier write."""
@@ -37,7 +40,7 @@ class StateWriter:
                 layout = self._layouts[path] = Layout(snapshot.tensors)
             self._reserve(layout.size)
             layout.copy(snapshot.tensors, self._buffer)
-            data = memoryview(self._buffer.numpy())[: layout.size]
+            data = memoryview(self._buffer.numpy())[: layout.size]  # type: ignore[arg-type]
             self._pending = self._pool.submit(_write, path, layout, snapshot, data)
 
     def wait(self) -> None:

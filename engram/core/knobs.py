@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -46,7 +46,8 @@ def knobs_of(cls: type, prefix: str = "") -> dict[str, KnobInfo]:
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             nested = knobs_of(kind, f"{prefix}{f.name}.")
             for key, info in nested.items():
-                value = getattr(default, key.rpartition(".")[2]) if default is not dataclasses.MISSING else info.default
+                path = key.removeprefix(f"{prefix}{f.name}.")
+                value = info.default if default is dataclasses.MISSING else _dig(default, path)
                 found[key] = dataclasses.replace(info, default=value)
             continue
         choices = tuple(str(a) for a in typing.get_args(kind)) if typing.get_origin(kind) is Literal else ()
@@ -74,8 +75,9 @@ def _build(cls: type[T], flat: Mapping[str, Any], prefix: str, base: Mapping[str
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
         kind, key = hints[f.name], prefix + f.name
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else kind()
-            start = {n.name: getattr(default, n.name) for n in dataclasses.fields(default)}  # type: ignore[arg-type]
+            default = base.get(f.name, f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default)
+            given_there = dataclasses.fields(default) if default is not dataclasses.MISSING else ()
+            start = {n.name: getattr(default, n.name) for n in given_there}
             given[f.name] = _build(kind, flat, key + ".", start)
         elif key in flat:
             value = parse(flat[key], kind, key)
@@ -85,6 +87,8 @@ def _build(cls: type[T], flat: Mapping[str, Any], prefix: str, base: Mapping[str
                 if isinstance(n, (int, float)) and ((low is not None and not n >= low) or (high is not None and not n <= high)):
                     raise ConfigError(f"{key}={flat[key]} is out of range: {_range(low, high)}")
             given[f.name] = value
+        elif key not in base and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{key} must be given: it has no default")
     return cls(**given)
 
 
@@ -131,6 +135,8 @@ def _scalar(value: Any, kind: Any, key: str) -> Any:
             return value.__fspath__()
         raise wrong
     if kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value  # not by way of a float, which is exact to 2^53 only
         try:
             number = float(value)
             if isinstance(value, bool) or not number.is_integer():
@@ -143,7 +149,7 @@ def _scalar(value: Any, kind: Any, key: str) -> Any:
             if isinstance(value, bool):
                 raise wrong
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise wrong from None
         if number != number:
             raise wrong
@@ -170,11 +176,17 @@ def _flatten(values: Mapping[str, Any], known: Mapping[str, KnobInfo], prefix: s
 def to_json(recipe: Any) -> dict[str, Any]:
     """The knobs of a recipe as dotted keys and JSON values."""
     values = {key: _dig(recipe, key) for key in knobs_of(type(recipe))}
-    return json.loads(json.dumps(values, default=_in_words))
+    return {key: _json(value) for key, value in values.items()}
 
 
-def _in_words(value: Any) -> str:
-    """Paths as text; data that was passed as an object as '<DataFrame (150, 5)>'."""
+def _json(value: Any) -> Any:
+    """Infinity and paths as text, which `parse` reads back; data passed as an object as '<DataFrame (150, 5)>'."""
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, PurePath):
         return str(value)
     return f"<{type(value).__name__} {getattr(value, 'shape', '')}>"

@@ -28,10 +28,11 @@ class Average:
             self._pairs.append((copy, group.buffer.detach()))
             inside |= {p.data_ptr(): view for p, view in zip(group.members, group.views(copy), strict=True)}
         for name, tensor in self.live.items():
-            if tensor.data_ptr() in inside and tensor.numel():
-                self.mean[name] = inside[tensor.data_ptr()]
+            known = inside.get(tensor.data_ptr()) if tensor.numel() else None
+            if known is not None and known.shape == tensor.shape:
+                self.mean[name] = known  # part of a flat buffer, or tied to a weight above: moved and swapped once
             else:
-                self.mean[name] = tensor.clone()
+                self.mean[name] = inside[tensor.data_ptr()] = tensor.clone()
                 self._pairs.append((self.mean[name], tensor))
 
     @torch.no_grad()

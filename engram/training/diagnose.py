@@ -18,17 +18,22 @@ def explain(bad: NonFinite, task: Task, update: Update, batch: Batch, ctx: Ctx, 
     where = f"at step {ctx.step + 1}, batch {draw}"
     for name, tensor in batch.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            row = int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0]) if tensor.dim() > 1 else 0
+            bad_rows = (~tensor.isfinite()).reshape(len(tensor), -1).any(1)
+            row = int(bad_rows.nonzero()[0])
             return f"{bad} is not finite {where}: input {name!r} of the batch holds NaN or infinity (row {row}); clean the data"
     weights = [name for name, p in task.named_parameters() if not p.isfinite().all()]
     if weights:
         return f"{bad} is not finite {where}: weights {', '.join(weights[:3])} already were not; lower optim.lr"
-    layer = _first_bad_layer(task, update, batch, ctx, draw)
+    # a loss that compares rows may wait for other ranks, which may have found their reason already
+    alone = ctx.mesh.world == 1 or update.phase.splits
+    layer = _first_bad_layer(task, update, batch, ctx, draw) if alone else ""
     if layer:
         return f"{bad} is not finite {where}: first in the output of layer {layer}; lower optim.lr or set precision=fp32"
     gradients = [name for name, norm in update.layer_norms().items() if not norm.isfinite()]
     if gradients:
         return f"{bad} is not finite {where}: gradient of {gradients[-1]}; lower optim.lr or set precision=fp32"
+    if not float(update.phase.weight(batch)):
+        return f"{bad} is not finite {where}: no item of the batch counts (weight 0); check the targets"
     return f"{bad} is not finite {where}: the loss itself, not a layer; check the targets and the loss"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engram.core.batch import Batch, fold, to_device
 from engram.core.data import Data
-from engram.core.errors import Diverged, RunError
+from engram.core.errors import ConfigError, Diverged, RunError
 from engram.core.mesh import Mesh
 from engram.core.optim import Optim
 from engram.core.plan import Evaluated, Event, Plan, Saved, Stepped, Stopped
@@ -56,7 +56,8 @@ def fit(
     """Train `task` on `data` for `plan.steps` optimizer steps, from `state` if given.
 
     `save(snapshot, best)` is called with live tensors and must copy them before it returns; `stop()` is asked after every
-    step: True saves and ends the run. The networks are on their device already, and so are the tensors of `optims`.
+    step (with several ranks every `plan.log_every` steps, and one of them is enough): True saves and ends the run. The
+    networks are on their device already, and so are the tensors of `optims`.
 
     Raises ConfigError before the first step, Diverged when a loss or gradient is not finite (nothing bad is ever saved).
     """
@@ -73,10 +74,15 @@ def fit(
 
     def keep(best: bool = False) -> None:
         _ask(pending, at)
+        _ask_weights(task, at)
         if save:
             save(snapshot(task, optims, average, at, best), best)
 
+    moves = type(task).after_step is not Task.after_step
     task.train()
+    if patience_is_over(at, plan):
+        yield Stopped(at.step, "patience", at.best_step)
+        return
     while at.step < plan.steps:
         ctx = Ctx(at.step, plan.steps, mesh)
         wants_layers = at.step % plan.log_every == 0
@@ -90,16 +96,20 @@ def fit(
                 try:
                     more, norms = update(batch, ctx, at.draws, wants_layers)
                 except NonFinite as bad:
-                    raise Diverged(explain(bad, task, update, batch, ctx, at.draws)) from None
+                    why = explain(bad, task, update, batch, ctx, at.draws)
+                    update.undo()
+                    raise Diverged(why) from None
                 at.draws += 1
                 logs |= more
                 layers = (layers or {}) | norms if norms else layers
-        with torch.no_grad():
-            task.after_step(ctx)
+        if moves:
+            seed_generators(device, fold(plan.seed, "after", at.step))
+            with torch.no_grad():
+                task.after_step(ctx)
         average.update()
         at.step += 1
         pending = logs
-        last, stopping = at.step == plan.steps, stop()
+        last, stopping = at.step == plan.steps, asked(stop, at, plan, mesh, device)
         yield Stepped(at.step, logs, layers)
         if last or due(at.step, plan.eval_every):
             _ask(pending, at)
@@ -109,7 +119,7 @@ def fit(
             yield Evaluated(at.step, metrics, best)
             if best:
                 keep(best=True)
-            patient = not plan.patience or at.bad < plan.patience
+            patient = not patience_is_over(at, plan)
             if last or stopping or not patient or due(at.step, plan.save_every):
                 keep()
                 yield Saved(at.step)
@@ -130,6 +140,18 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def asked(stop: Callable[[], bool], at: Position, plan: Plan, mesh: Mesh, device: torch.device) -> bool:
+    """Whether to stop. Ranks hear of a signal at different steps, so they agree: one that left alone would hang the rest."""
+    if mesh.world == 1:
+        return stop()
+    return due(at.step, plan.log_every) and bool(mesh.sum(torch.tensor(float(stop()), device=device)))
+
+
+def patience_is_over(at: Position, plan: Plan) -> bool:
+    """Whether too many evaluations brought no improvement; also when resuming a run that stopped for it."""
+    return plan.patience > 0 and at.bad >= plan.patience
+
+
 def evaluate(task: Task, data: Data, split: str, plan: Plan, ctx: Ctx, average: Average | None = None) -> dict[str, float]:
     """Metrics of one split with the averaged weights, in eval mode; {} when the split is empty. Every rank sees all rows."""
     if not data.size(split):
@@ -144,7 +166,7 @@ def evaluate(task: Task, data: Data, split: str, plan: Plan, ctx: Ctx, average: 
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16")
     with torch.no_grad(), autocast, (average or Average(task, 0.0)).swapped_in():
-        return task.evaluate(moved(), ctx)
+        return task.evaluate(moved(), Ctx(ctx.step, ctx.steps))  # one process: no rank has rows that another lacks
 
 
 def judge(metrics: dict[str, float], plan: Plan, at: Position) -> bool:
@@ -152,9 +174,11 @@ def judge(metrics: dict[str, float], plan: Plan, at: Position) -> bool:
     if not metrics:
         at.best_step = at.step
         return True
+    if plan.watch not in metrics:
+        raise ConfigError(f"there is no metric {plan.watch!r} to watch; the task gives {', '.join(metrics)}")
     value = metrics[plan.watch]
     better = at.best is None or (value < at.best if plan.mode == "min" else value > at.best)
-    if better:
+    if better and not math.isnan(value):
         at.best, at.best_step, at.bad = value, at.step, 0
         return True
     at.bad += 1
@@ -176,17 +200,22 @@ def snapshot(task: Task, optims: dict[str, Optim], average: Average, at: Positio
 
 def restore(state: Snapshot, task: Task, optims: dict[str, Optim], average: Average, at: Position) -> None:
     """Put a snapshot back, in place, so that views and flat buffers stay valid. Raises RunError when it does not fit."""
-    live = task.state_dict()
-    saved = {name.removeprefix("task/"): t for name, t in state.tensors.items() if name.startswith("task/")}
-    if live.keys() != saved.keys() or any(live[n].shape != saved[n].shape for n in live):
-        raise RunError("the saved state does not fit this recipe's networks; resume with the knobs that the run was made with")
+    live = {f"task/{name}": t for name, t in task.state_dict().items()}
+    live |= {f"mean/{name}": t for name, t in average.mean.items()}
+    saved = {name: t for name, t in state.tensors.items() if name.startswith(("task/", "mean/"))}
+    advice = "resume with the knobs that the run was made with"
+    if live.keys() != saved.keys() or any((live[n].shape, live[n].dtype) != (saved[n].shape, saved[n].dtype) for n in live):
+        raise RunError(f"the saved state does not fit this recipe's networks; {advice}")
+    if optims.keys() != state.facts.get("optims", {}).keys():
+        raise RunError(f"the saved state does not fit this recipe's optimizers; {advice}")
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(saved[name])
-        for name, tensor in average.mean.items():
-            tensor.copy_(state.tensors[f"mean/{name}"])
     for key, optim in optims.items():
-        optim.optimizer.load_state_dict(unpack(state.facts["optims"][key], state.tensors))
+        try:
+            optim.optimizer.load_state_dict(unpack(state.facts["optims"][key], state.tensors))
+        except (ValueError, KeyError) as error:
+            raise RunError(f"the saved state of optimizer {key!r} does not fit ({error}); {advice}") from None
     for name, value in state.facts["at"].items():
         setattr(at, name, value)
 
@@ -196,3 +225,19 @@ def _ask(logs: dict[str, Tensor], at: Position) -> None:
     for name, value in logs.items():
         if name.endswith(("/loss", "/grad_norm")) and not math.isfinite(float(value)):
             raise Diverged(f"{name} is {float(value)} at or before step {at.step}; lower optim.lr or set precision=fp32")
+
+
+def snapshot_size(task: Task, optims: dict[str, Optim], plan: Plan) -> int:
+    """About how many bytes a saved state takes: weights, average, and two numbers per weight for the optimizer."""
+    weights = sum(t.numel() * t.element_size() for t in task.state_dict().values())
+    moved = sum(p.numel() * p.element_size() for o in optims.values() for p in o.tensors())
+    return weights * (2 if plan.ema else 1) + 2 * moved
+
+
+def _ask_weights(task: Task, at: Position) -> None:
+    """Nothing bad is ever saved: the last update may have carried weights out of range though its loss was still finite."""
+    held = {name: t for name, t in task.state_dict().items() if t.is_floating_point() and t.numel()}
+    largest = torch.stack([torch.linalg.vector_norm(t, math.inf).float() for t in held.values()])
+    if not largest.isfinite().all():
+        bad = [name for name, value in zip(held, largest.tolist(), strict=True) if not math.isfinite(value)]
+        raise Diverged(f"{', '.join(bad[:3])} is not finite after step {at.step}; lower optim.lr or set precision=fp32")

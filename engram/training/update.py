@@ -38,18 +38,20 @@ class Update:
         self.apart = [p for p in optim.tensors() if id(p) not in buffers]  # another phase may share the optimizer
         self.loose = [p for p in self.apart if id(p) in mine]
         self.flat_gradients = whole_gradient(optim.flat)
+        self.before: list[Tensor] = []  # the weights before a step with trial steps
         for group in optim.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
     def __call__(self, batch: Batch, ctx: Ctx, draw: int, layers: bool = False) -> tuple[Logs, dict[str, Tensor] | None]:
         """Draw number `draw` seeds dropout and noise. Returns logs and, if asked, the gradient norm per parameter.
 
-        Raises NonFinite before the optimizer touches the weights (on the CPU; an accelerator is asked at evaluations).
+        Raises NonFinite before the optimizer touches the weights (on the CPU; an accelerator is asked at evaluations),
+        ConfigError when the batch has no rows for this rank.
         """
-        micro = split_rows(batch, self.plan.accumulate) if rows(batch) else []
-        weights = [self.phase.weight(b) for b in micro]
-        mine = sum(weights) if weights else 0
-        total = mine if ctx.mesh.world == 1 else ctx.mesh.sum(torch.as_tensor(mine, dtype=torch.float64, device=self.device))
+        if not rows(batch):
+            raise ConfigError(f"batch {draw} has no rows for rank {ctx.mesh.rank} of {ctx.mesh.world}; raise batch")
+        micro = split_rows(batch, self.plan.accumulate)
+        shares = [] if len(micro) == ctx.mesh.world == 1 else self._shares(micro, ctx)
         factor = self.optim.schedule(ctx.step, ctx.steps)
         for group in self.optim.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -58,17 +60,19 @@ class Update:
 
         def closure() -> Tensor:
             nonlocal found, logs
-            logs = self._backward(micro, weights, total, ctx, draw)
+            new = self._backward(micro, shares, ctx, draw)
             norm = self._norm()
-            self._guard(logs["loss"], norm)
-            if layers:
-                found = self.layer_norms()
-            self._clip(norm)
-            logs["grad_norm"] = norm
-            return logs["loss"]
+            self._guard(new["loss"], norm)
+            if not logs:  # of several evaluations the first is at the weights before the step
+                logs = new | {"grad_norm": norm}
+                found = self.layer_norms() if layers else None
+            if not self.optim.needs_closure:  # a line search compares the loss with its true gradient
+                self._clip(norm)
+            return new["loss"]
 
         with self._only_mine():
             if self.optim.needs_closure:
+                self.before = [p.detach().clone() for p in self.optim.tensors()]
                 self.optim.optimizer.step(closure)  # type: ignore[arg-type]
             else:
                 closure()
@@ -76,32 +80,49 @@ class Update:
         logs["lr"] = torch.tensor(self.optim.optimizer.param_groups[0]["lr"])
         return {f"{self.phase.name}/{name}": value for name, value in logs.items()}, found
 
-    def _backward(self, micro: list[Batch], weights: list, total: int | Tensor, ctx: Ctx, draw: int) -> Logs:
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Take back the trial steps of an optimizer with a closure, after NonFinite."""
+        for p, value in zip(self.optim.tensors() if self.before else [], self.before, strict=True):
+            p.copy_(value)
+
+    def _shares(self, micro: list[Batch], ctx: Ctx) -> list[Tensor]:
+        """What each micro-batch counts for in the mean over the whole batch of all ranks."""
+        held = torch.zeros(len(micro), dtype=torch.float64, device=self.device)
+        for number, batch in enumerate(micro):
+            held[number] = self.phase.weight(batch)
+        return list(held / ctx.mesh.sum(held.sum()))
+
+    def _backward(self, micro: list[Batch], shares: list[Tensor], ctx: Ctx, draw: int) -> Logs:
         """Gradients of the whole batch into `.grad`; the loss and the task's logs as means over its items."""
         for gradient in self.flat_gradients:
             gradient.zero_()
         for p in self.apart:
             p.grad = None
-        whole = len(micro) == 1 and ctx.mesh.world == 1
         sums: dict[str, Tensor] = {}
-        for number, (batch, weight) in enumerate(zip(micro, weights, strict=True)):
+        for number, batch in enumerate(micro):
             seed_generators(self.device, fold(self.plan.seed, draw, self.phase.name, number, ctx.mesh.rank))
             with self._autocast():
                 loss, extra = self.phase.loss(batch, ctx)
-            if whole:
+            if not shares:  # one micro-batch, one rank
                 loss.backward()
                 return {"loss": loss.detach()} | {name: value.detach() for name, value in extra.items()}
-            share = weight / total
-            (loss * share).backward()
+            share = shares[number]
+            if not self._nothing_counts(share):
+                _scaled(loss, share).backward()
             for name, value in {"loss": loss, **extra}.items():
-                sums[name] = sums.get(name, 0) + value.detach() * share
+                sums[name] = sums.get(name, 0) + _scaled(value.detach(), share)
         if ctx.mesh.world > 1:
             for gradient in self.flat_gradients:
                 gradient.copy_(ctx.mesh.sum(gradient))
             ctx.mesh.sum_gradients(self.loose)
-            zero = torch.zeros((), device=self.device)
-            sums = {name: ctx.mesh.sum(value) for name, value in (sums or {"loss": zero}).items()}
+            sums = {name: ctx.mesh.sum(value) for name, value in sums.items()}
         return sums
+
+    def _nothing_counts(self, share: Tensor) -> bool:
+        """Whether a piece weighs nothing: its mean over no items is NaN, and so are its gradients. An accelerator is not asked
+        (it would make the processor wait); where the loss compares rows, other ranks wait for this backward pass."""
+        return self.device.type == "cpu" and self.phase.splits and share.item() == 0
 
     def _norm(self) -> Tensor:
         """The 2-norm of all gradients of the phase together."""
@@ -160,6 +181,11 @@ class Update:
         return self._frozen() if self.frozen else contextlib.nullcontext()
 
 
+def _scaled(mean: Tensor, share: Tensor) -> Tensor:
+    """`mean * share`, and 0 rather than NaN for the mean over no items."""
+    return torch.where(share == 0, 0.0, mean * share)
+
+
 def update(task: Task, phase: Phase, optim: Optim, batch: Batch, ctx: Ctx, plan: Plan) -> Logs:
     """One step by hand, for notebooks and the learning-rate finder; `fit` prepares `Update` once instead."""
     device = next(iter(batch.values())).device
@@ -174,6 +200,8 @@ def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter
             raise ConfigError(f"phase {phase.name!r} wants optimizer {phase.key!r}; there are {sorted(optims)}")
         trained = {id(p) for p in phase.parameters()}
         held = {id(p) for p in optims[phase.key].members()}
+        if not trained:
+            raise ConfigError(f"phase {phase.name!r} has nothing to train: all its parameters are frozen")
         if missing := trained - held:
             raise ConfigError(f"phase {phase.name!r} trains {len(missing)} tensors that optimizer {phase.key!r} does not hold")
         if any({id(p) for p in f.members} - trained for f in optims[phase.key].flat):
