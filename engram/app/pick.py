@@ -1,0 +1,156 @@
+"""From the user's data to a recipe: `engram train houses.csv` looks at the file, picks the network and says why.
+
+Only as much is read as the choice needs: the start of a file, the header of a few images. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engram.core.errors import ConfigError, DataError, did_you_mean
+from engram.data.sources import BUILT_IN
+from engram.recipes import names
+
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
+COUNTED = 16 << 20  # bytes of a text file up to which its rows are counted
+SMALL = 64  # pixels: up to this side a small network sees the whole image
+SAMPLED = 8  # images whose size is looked at
+
+Picked = tuple[Any, dict[str, Any], list[str]]
+
+
+def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
+    """(recipe, knobs, what was picked and why, line by line) for `train(recipe, **knobs)`.
+
+    A Recipe, a recipe's name and a recipe file pass unchanged. A built-in data set's name, the path of a table or of a folder
+    of images, and a DataFrame become the `data` knob of the recipe that suits them. Raises ConfigError when the word is neither
+    a recipe nor data, DataError when there is no such file or it is no data to train on.
+    """
+    if _is_frame(recipe):
+        return _chosen("mlp", recipe, knobs, f"a table of {len(recipe):,} rows")
+    if isinstance(recipe, os.PathLike):
+        recipe = os.fspath(recipe)
+    if not isinstance(recipe, str) or recipe in names() or recipe.endswith(".py"):
+        return recipe, knobs, []
+    if recipe in BUILT_IN:
+        source = BUILT_IN[recipe]
+        what = f"{recipe} is a built-in {'table' if source.kind == 'table' else 'set of images'} ({source.description})"
+        return _chosen("mlp" if source.kind == "table" else "cnn", recipe, knobs, what)
+    path = Path(recipe).expanduser()
+    if path.is_dir():
+        return _folder(path, recipe, knobs)
+    if path.is_file():
+        return _chosen("mlp", recipe, knobs, f"{path.name} is a table of {_size_of(path)}")
+    if _looks_like_path(recipe):
+        raise DataError(_missing(path))
+    known = [*names(), *BUILT_IN]
+    raise ConfigError(
+        f"no recipe or data called {recipe!r}{did_you_mean(recipe, known)}; recipes: {', '.join(names())}; "
+        f"data: {', '.join(BUILT_IN)}, or the path of your own"
+    )
+
+
+def is_known(word: str) -> bool:
+    """Whether `pick` would take the word: a recipe, a recipe file, a built-in data set, or something that exists on disk."""
+    return bool(word) and (word in names() or word in BUILT_IN or Path(word).expanduser().exists())
+
+
+def _chosen(recipe: str, data: Any, knobs: dict[str, Any], what: str) -> Picked:
+    if "data" in knobs:
+        raise ConfigError(f"the data is given twice: {data} and data={knobs['data']}; leave one out, or name a recipe")
+    return recipe, {"data": data} | knobs, [f"{what}: training {recipe}"]
+
+
+def _is_frame(value: object) -> bool:
+    """Whether it is a pandas DataFrame; nobody can have made one without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def _looks_like_path(word: str) -> bool:
+    return os.sep in word or word.startswith((".", "~")) or bool(Path(word).suffix)
+
+
+def _missing(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no file {path}, and no folder {folder}"
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() or p.suffix.lower() in TABLES)
+    where = "here" if str(folder) == "." else f"in {folder}"
+    return f"there is no file {path.name} {where}{did_you_mean(path.name, found)}"
+
+
+def _size_of(path: Path) -> str:
+    """'1,460 rows' where counting is quick, else '3.1 GB'. Raises DataError when the file is no table."""
+    from engram.data.sniff import HEAD, sniff
+
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            fmt = sniff(stream.read(HEAD), path.name)
+            stream.seek(0)
+            if fmt.kind == "parquet":
+                return f"{_parquet_rows(path):,} rows"
+            if size > COUNTED:
+                return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+            text = io.TextIOWrapper(stream, fmt.encoding, errors="replace", newline="")
+            if fmt.kind == "jsonl":
+                return f"{sum(1 for line in text if line.strip()):,} rows"
+            return f"{max(sum(1 for row in csv.reader(text, delimiter=fmt.delimiter) if row) - 1, 0):,} rows"
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    except csv.Error:
+        return f"{size:,} bytes"
+
+
+def _parquet_rows(path: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path.name} is damaged ({str(error).splitlines()[0]}); write or download it again") from None
+
+
+def _folder(path: Path, given: str, knobs: dict[str, Any]) -> Picked:
+    from engram.data.decode import header
+
+    if (path / "run.json").exists():
+        raise ConfigError(
+            f"{given} is a run, not data: `engram resume {given}` goes on with it; to train from its weights, "
+            f"name a recipe and set start_from={given}"
+        )
+    headers = [header(image) for image in _some_images(path)]
+    if not headers:
+        tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLES)
+        hint = (
+            f"it holds {', '.join(tables[:5])}: name one file"
+            if tables
+            else "put one folder per class there (photos/cat/1.jpg)"
+        )
+        raise DataError(f"{given} holds no images; {hint}")
+    asked = str(knobs.get("size", 0))
+    sides = sorted(min(h.height, h.width) for h in headers)
+    side = int(asked) if asked.isdigit() and int(asked) else sides[len(sides) // 2]
+    recipe = "cnn" if side <= SMALL else "resnet"
+    small = "small images need a small network" if recipe == "cnn" else "larger images need a deeper network"
+    how = f"{side} pixels as asked" if asked.isdigit() and int(asked) else f"about {headers[0].width}x{headers[0].height}"
+    return _chosen(recipe, given, knobs, f"{given} is a folder of images ({how}; {small})")
+
+
+def _some_images(root: Path) -> Iterator[Path]:
+    """The first image below each of the first folders, so that one class does not speak for all."""
+    from engram.data.folders import find_images
+
+    inside = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(inside) <= 3:  # train/, val/ and test/, or a folder around all
+        inside = [q for p in inside for q in sorted(p.iterdir()) if q.is_dir() and not q.name.startswith(".")] or inside
+    for folder in inside[:SAMPLED] or [root]:
+        yield from (image for image in [next(find_images(folder), None)] if image)
