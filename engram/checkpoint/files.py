@@ -136,7 +136,7 @@ def read_tensors(path: Path) -> Snapshot:
     except OSError as error:
         raise RunError(f"cannot read {path}: {reason(error)}") from None
     # the size of a safetensors header may begin with the same bytes, but its ninth byte is always a brace
-    if start[8:] != b"{" and start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
+    if start[8:] not in (b"{", b"") and start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
         raise RunError(f"{path} holds pickle, which can run code when opened; it was not opened. Engram reads safetensors only")
     try:
         with safe_open(path, framework="pt") as file:
@@ -144,7 +144,7 @@ def read_tensors(path: Path) -> Snapshot:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}); it was not used") from None
-    if "engram" not in metadata:
+    if not metadata.keys() & {"engram", "crc32"}:
         return Snapshot(tensors, {})  # written by another program
     if _checksum(path, metadata.get("crc32", "")) != metadata.get("crc32"):
         raise RunError(f"{path} is damaged (its checksum differs); it was not used")
