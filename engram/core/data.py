@@ -57,6 +57,10 @@ class Data(ABC):
         """The raw inputs of some rows, as `Spec.encode` and the report take them (images as PIL, table rows as dicts)."""
         raise LookupError(f"{type(self).__name__} keeps no raw rows")
 
+    def names(self, split: str, rows: list[int]) -> list[str]:
+        """What people call some rows: the names of their files where there are any, else their numbers."""
+        return [f"{split} {row}" for row in rows]
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that pass once over the training rows."""

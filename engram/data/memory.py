@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from engram.core.batch import Batch, fold, rows, to_device
+from engram.core.batch import Batch, rows, to_device
 from engram.core.data import Data, Summary
 from engram.core.spec import Spec
+from engram.data.order import generator, walk
 
 Transform = Callable[[Batch, torch.Generator | None], Batch]
 
@@ -38,9 +37,10 @@ class MemoryData(Data):
         seed: int = 0,
         transform: Transform = plain,
         raw: Callable[[str, list[int]], list[Any]] | None = None,
+        names: Callable[[str, list[int]], list[str]] | None = None,
     ):
         self.spec, self.summary, self.splits, self.batch, self.seed = spec, summary, splits, batch, seed
-        self.transform, self._raw = transform, raw
+        self.transform, self._raw, self._names = transform, raw, names
 
     def size(self, split: str) -> int:
         """Rows in a split."""
@@ -54,30 +54,14 @@ class MemoryData(Data):
         """Raw inputs as the source gives them."""
         return self._raw(split, rows) if self._raw else super().raw(split, rows)
 
+    def names(self, split: str, rows: list[int]) -> list[str]:
+        """File names where the source has them."""
+        return self._names(split, rows) if self._names else super().names(split, rows)
+
     def batches(self, split: str, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """See Data.batches."""
-        held, size = self.splits[split], self.size(split)
+        held = self.splits[split]
         device = next(iter(held.values())).device
-        per_epoch = -(-size // self.batch)
-        if split != "train":
-            for index in torch.arange(size, device=device).tensor_split(per_epoch)[start:]:
-                yield self._take(held, share(index, part), None)
-            return
-        for epoch in itertools.count(start // per_epoch):
-            order = torch.randperm(size, generator=torch.Generator().manual_seed(fold(self.seed, "order", epoch))).to(device)
-            cuts = order.tensor_split(per_epoch)
-            for number in range(max(start - epoch * per_epoch, 0), per_epoch):
-                generator = None
-                if self.transform is not plain:
-                    key = fold(self.seed, "augment", epoch * per_epoch + number, part)
-                    generator = torch.Generator(device).manual_seed(key)
-                yield self._take(held, share(cuts[number], part), generator)
-
-    def _take(self, held: Batch, index: Tensor, generator: torch.Generator | None) -> Batch:
-        return self.transform({name: t.index_select(0, index) for name, t in held.items()}, generator)
-
-
-def share(index: Tensor, part: tuple[int, int]) -> Tensor:
-    """The rows of one rank: consecutive pieces of the whole batch."""
-    rank, ranks = part
-    return index if ranks == 1 else index.tensor_split(ranks)[rank]
+        for number, index in walk(split, self.size(split), self.batch, seed=self.seed, start=start, part=part, device=device):
+            random = generator(self.seed, number, part, device) if split == "train" and self.transform is not plain else None
+            yield self.transform({name: t.index_select(0, index) for name, t in held.items()}, random)
