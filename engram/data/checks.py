@@ -101,17 +101,19 @@ def _gives_away(column: Any, target: Any) -> str:
     codes_y, kinds_y = pd.factorize(y)
     if len(kinds_y) < 2 or len(kinds_x) < 2:
         return ""
-    numeric = all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in (x, y))
-    if numeric:
+    if _is_amount(y):  # between amounts 1:1 means nothing
+        if not _is_amount(x):
+            return ""
         a, b = x.to_numpy(np.float64), y.to_numpy(np.float64)
         if np.array_equal(a, b):
             return "is a copy of"
         if len(kinds_x) == len(kinds_y) > 2 and np.isfinite(a).all() and np.isfinite(b).all():
             a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
             slope = np.sign(a @ b)
-            if np.abs(a - slope * b).max() < 1e-6:
+            if np.abs(a - slope * b).max() < 1e-4:  # in standard deviations; a copy may have been rounded
                 return "is a straight-line function of"
-    elif np.array_equal(x.astype(str).to_numpy(), y.astype(str).to_numpy()):
+        return ""
+    if np.array_equal(x.astype(str).to_numpy(), y.astype(str).to_numpy()):
         return "is a copy of"
     # When nearly all values differ, any two columns are 1:1 and it means nothing.
     if len(kinds_x) == len(kinds_y) <= len(x) // 2:
@@ -119,6 +121,10 @@ def _gives_away(column: Any, target: Any) -> str:
         if pairs == len(kinds_y):
             return "is a 1:1 renaming of"
     return ""
+
+
+def _is_amount(cells: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
 
 
 def balance_notes(counts: Mapping[str, int]) -> list[Note]:

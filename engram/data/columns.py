@@ -126,7 +126,8 @@ def _numeric_text(text: Cells) -> str | None:
         # One unit for all, and one meaning of the comma; otherwise the column is left as text.
         units = text.str.extract(r"([%€$£])", expand=False).fillna("").nunique()
         european = rest.str.fullmatch(_EUROPEAN) & rest.str.contains(",")
-        if units == 1 and (european.all() or not european.any()):
+        points = text[plain].str.contains(".", regex=False).any()  # 1.5 beside 1,5
+        if units == 1 and ((european.all() and not points) or not european.any()):
             return f"text such as {rest.iloc[0]!r} read as the number {values[int(np.argmin(plain))]:g}"
         return None
     if bad.mean() <= 0.1 and len(np.unique(values[~bad])) > 10:
@@ -196,7 +197,7 @@ def dates(series: Cells, day_first: bool) -> Cells:
 
 def date_parts(moments: Cells) -> dict[str, np.ndarray]:
     """DATE_PARTS of timestamps as float64, NaN where missing; Monday is 0 and days have fractions."""
-    fields = (moments.dt.year, moments.dt.month, moments.dt.dayofweek, moments.dt.hour)
+    fields = (moments.dt.year, moments.dt.month, moments.dt.day_of_week, moments.dt.hour)
     days = (moments - pd.Timestamp(0)) / pd.Timedelta(days=1)
     arrays = [p.to_numpy(np.float64, na_value=np.nan) for p in (*fields, days)]
     return dict(zip(DATE_PARTS, arrays, strict=True))

@@ -84,7 +84,7 @@ class Duplicates:
         found = [f"{c:,} of {self.sizes[s]:,} {s} rows ({c / self.sizes[s]:.1%})" for s, c in self.counts.items() if c]
         if not found:
             return []
-        names = {s: numbers[s] if numbers else range(1, n + 1) for s, n in self.sizes.items()}
+        names = numbers or {s: range(1, n + 1) for s, n in self.sizes.items()}
         shown = ", ".join(f"{s} row {names[s][row]} = train row {names['train'][twin]}" for s, row, twin in self.examples)
         return [Note("warning", f"{' and '.join(found)} are exact copies of train rows, so the score flatters; e.g. {shown}")]
 
