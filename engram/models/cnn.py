@@ -64,7 +64,7 @@ class CNN(nn.Module):
         stages: list[nn.Module] = []
         for out in widths:
             pools = min(height, width) >= 2
-            stages.append(_stage(channels, out, convs_per_stage, kernel, activation, norm, pool if pools else None))
+            stages.append(_stage(channels, out, convs_per_stage, kernel, activation, norm, pool if pools else ""))
             channels = out
             if pools:
                 height, width = height // 2, width // 2
@@ -96,7 +96,7 @@ class CNN(nn.Module):
         return total + sum(layer.weight.numel() for layer in self.dense if isinstance(layer, nn.Linear))
 
 
-def _stage(channels: int, out: int, convs: int, kernel: int, activation: str, norm: str, pool: str | None) -> nn.Sequential:
+def _stage(channels: int, out: int, convs: int, kernel: int, activation: str, norm: str, pool: str) -> nn.Sequential:
     """(B, channels, H, W) to (B, out, H / 2, W / 2), rounded down; the same size without a pool."""
     layers: list[nn.Module] = []
     for _ in range(convs):
