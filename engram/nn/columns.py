@@ -13,6 +13,7 @@ min(16, ceil(1.6 card^0.56)) numbers each (the rule of fastai, here with a lower
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ class Columns(nn.Module):
 
     def __init__(
         self,
-        edges: list[list[float]],
-        cardinalities: list[int],
+        edges: Sequence[Sequence[float]],
+        cardinalities: Sequence[int],
         embed: int | None = None,
         width: int | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class Columns(nn.Module):
             return x.flatten(1)[:, self.used]
         return torch.relu(torch.einsum("bnt,ntd->bnd", x, self.weight) + self.bias).flatten(1)
 
-    def _store_edges(self, edges: list[list[float]]) -> None:
+    def _store_edges(self, edges: Sequence[Sequence[float]]) -> None:
         numbers, bins = len(edges), max([len(column) - 1 for column in edges] + [0])
         unlimited = torch.finfo(torch.float32).max  # finite, so that checks for infinite weights stay quiet
         left, per_width, low = (torch.zeros(numbers, bins) for _ in range(3))
@@ -103,7 +104,7 @@ class Columns(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("used", used.flatten().nonzero()[:, 0])
 
-    def _make_tables(self, cardinalities: list[int], width: int | None) -> None:
+    def _make_tables(self, cardinalities: Sequence[int], width: int | None) -> None:
         if any(size < 1 for size in cardinalities):
             raise ValueError(f"cardinalities count the unknown index 0, so they are at least 1; got {cardinalities}")
         widths = [category_width(size) if width is None else width for size in cardinalities]
@@ -121,7 +122,7 @@ class _Table(nn.Module):
     columns: Tensor  # (G,) which columns
     offsets: Tensor  # (G,) where the rows of each begin
 
-    def __init__(self, columns: list[int], cardinalities: list[int], width: int) -> None:
+    def __init__(self, columns: list[int], cardinalities: Sequence[int], width: int) -> None:
         super().__init__()
         ends = torch.tensor(cardinalities).cumsum(0)
         self.register_buffer("columns", torch.tensor(columns))
