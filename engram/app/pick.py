@@ -43,7 +43,7 @@ def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
         what = f"{recipe} is a built-in {'table' if source.kind == 'table' else 'set of images'} ({source.description})"
         return _chosen("mlp" if source.kind == "table" else "cnn", recipe, knobs, what)
     path = Path(recipe).expanduser()
-    if path.is_dir():
+    if recipe and path.is_dir():
         return _folder(path, recipe, knobs)
     if path.is_file():
         return _chosen("mlp", recipe, knobs, f"{path.name} is a table of {_size_of(path)}")

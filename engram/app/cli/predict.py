@@ -93,7 +93,8 @@ def _flat(row: Row) -> dict[str, Any]:
             flat |= {f"{short}({key})": v for key, v in value.items()}
         else:
             flat[name] = json_line(value) if isinstance(value, (list, tuple)) else plain(value)
-    return flat
+    # nine digits hold a float32 exactly
+    return {name: f"{v:.9g}" if isinstance(v, float) else v for name, v in flat.items()}
 
 
 def _readable(row: Row) -> str:
