@@ -74,6 +74,10 @@ class Task(nn.Module, ABC):
     def evaluate(self, batches: Iterable[Batch], ctx: Ctx) -> dict[str, float]:
         """Metrics over the whole iterable; called in eval mode without gradients. Must stream: no list of all outputs."""
 
+    def chance_loss(self) -> float | None:
+        """The first phase's loss for a network that knows nothing: what an untrained one should show. None where unknown."""
+        return None
+
     def after_step(self, ctx: Ctx) -> None:
         """What moves without a gradient: moving teachers, clamps."""
 

@@ -30,15 +30,17 @@ from engram.tasks.weights import balanced
 class Cnn(Recipe):
     """Stages of convolution, normalisation, activation and pooling, then a linear classifier (LeCun et al. 1998)."""
 
-    tiny: ClassVar = {"widths": (4, 8), "epochs": 2, "batch": 128, "dropout": 0.0}
+    tiny: ClassVar = {"widths": (4, 8), "epochs": 2, "batch": 128, "dropout": 0.0, "shift": 0, "rotate": 0.0}
     specs: ClassVar = (ImageSpec,)
 
     data: Any = knob("digits", "digits, mnist, fashion_mnist, or a folder of images per class")
-    epochs: float = knob(20.0, "passes over the training rows", low=0)
+    epochs: float = knob(30.0, "passes over the training rows", low=0)
     batch: int = knob(64, "rows per optimizer step, over all ranks and micro-batches", low=1)
+    ema: float = knob(0.98, "decay of the moving average of the weights; 0 = none", low=0, high=0.999999)
     size: int = knob(0, "side of the images in pixels; 0 = as the data suggests", low=0)
     widths: tuple[int, ...] = knob((32, 64), "channels of each stage", low=1)
-    convs_per_stage: int = knob(1, "convolutions before each pool", low=1)
+    convs_per_stage: int = knob(2, "convolutions before each pool", low=1)
+    kernel: int = knob(3, "side of the convolutions in pixels, odd", low=1)
     hidden: tuple[int, ...] = knob((), "widths of dense layers before the last", low=1)
     activation: str = knob("relu", "step, linear, sigmoid, tanh, relu, leaky_relu, softmax, gelu, silu or elu")
     norm: str = knob("batch", "batch, layer, group or none")
@@ -49,7 +51,7 @@ class Cnn(Recipe):
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
     shift: int = knob(1, "augmentation: random shift in pixels", low=0)
     flip: bool = knob(False, "augmentation: mirror left and right")
-    rotate: float = knob(0.0, "augmentation: largest rotation in degrees", low=0, high=180)
+    rotate: float = knob(10.0, "augmentation: largest rotation in degrees", low=0, high=180)
     erase: float = knob(0.0, "augmentation: chance to blank a patch", low=0, high=1)
     budget: int = knob(2 << 30, "bytes of images to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3), "optimizer and schedule")
@@ -63,7 +65,7 @@ class Cnn(Recipe):
         """A CNN with one logit per class and cross entropy."""
         model = CNN(
             spec.channels, (spec.height, spec.width), len(spec.classes), self.widths, self.hidden, self.activation,
-            self.norm, self.pool, self.dropout, self.init, self.convs_per_stage,
+            self.norm, self.pool, self.dropout, self.init, self.convs_per_stage, self.kernel,
         )  # fmt: skip
         weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
         return Classify(model, class_weights=weights, label_smoothing=self.label_smoothing)

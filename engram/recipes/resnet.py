@@ -32,6 +32,7 @@ class Resnet(Recipe):
 
     tiny: ClassVar = {"depth": 8, "width": 4, "epochs": 1, "batch": 128}
     specs: ClassVar = (ImageSpec,)
+    watch: ClassVar = ("accuracy", "max")
 
     data: Any = knob("digits", "digits, mnist, fashion_mnist, or a folder of images per class")
     epochs: float = knob(15.0, "passes over the training rows", low=0)
