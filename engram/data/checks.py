@@ -17,6 +17,7 @@ ALLOW = {
     "infinite": "treat infinite numbers as missing",
     "tiny": "train on fewer than 10 rows",
 }
+LARGEST = 1e100
 FEWEST, FEW = 10, 100  # rows below which a table is refused, and below which its score is said to be a rough guess
 
 
@@ -59,9 +60,11 @@ def check_varies(values: np.ndarray, where: str) -> None:
 def check_finite(values: np.ndarray, where: str, allow: Sequence[str] = (), index: Any = None) -> list[Note]:
     """Raises DataError on infinite numbers and names the first row (from 1); with allow=infinite a warning. NaN is missing.
 
+    Beyond 1e100 counts as infinite: squares would overflow.
+
     `index` gives the rows their numbers in the source (from 0).
     """
-    bad = np.flatnonzero(np.isinf(values))
+    bad = np.flatnonzero(np.abs(values) > LARGEST)
     if not len(bad):
         return []
     if "infinite" in allow:

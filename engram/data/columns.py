@@ -48,8 +48,10 @@ def find_columns(frame: pd.DataFrame) -> tuple[list[Column], list[Note]]:
     for name in frame.columns:
         series: Cells = frame[name]
         present = series.dropna()
-        if series.dtype == object and any(isinstance(v, _NESTED) for v in present):
-            notes.append(Note("warning", f"column {name!r} holds lists or bytes and is left out"))
+        nested = series.dtype == object and any(isinstance(v, _NESTED) for v in present)
+        if nested or not _is_usable(series):
+            what = "lists or bytes" if nested else f"values of type {series.dtype}"
+            notes.append(Note("warning", f"column {name!r} holds {what} and is left out"))
             continue
         if is_text(series):
             present = present[~present.map(str).str.strip().isin(_MISSING)]
@@ -68,6 +70,12 @@ def find_columns(frame: pd.DataFrame) -> tuple[list[Column], list[Note]]:
             missing = int(np.isnan(numbers(series)[0]).sum())
         found.append(Column(str(name), kind, missing, distinct, day_first))
     return found, notes
+
+
+def _is_usable(series: Cells) -> bool:
+    types = pd.api.types
+    real = types.is_numeric_dtype(series) and not types.is_complex_dtype(series)
+    return real or is_text(series) or types.is_datetime64_any_dtype(series) or types.is_timedelta64_dtype(series)
 
 
 def is_text(series: Cells) -> bool:

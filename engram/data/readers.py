@@ -199,6 +199,11 @@ def _check_widths(path: Path, fmt: Format, width: int) -> None:
         rows = csv.reader(lines, delimiter=fmt.delimiter, skipinitialspace=True)
         try:
             for row in rows:
+                if len(row) > width == 1:
+                    raise DataError(
+                        f"the first line of {path.name} is one field and line {rows.line_num} has {len(row)}; "
+                        "delete what stands above the column names"
+                    )
                 if row and len(row) != width:
                     raise DataError(
                         f"line {rows.line_num} of {path.name} has {len(row)} field{'s' * (len(row) != 1)} and the header has "

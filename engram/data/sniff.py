@@ -66,8 +66,8 @@ def sniff(head: bytes, name: str) -> Format:
     start = text.lstrip()
     if not start:
         raise DataError(f"{name} is empty")
-    if start[:6].lower() in ("<!doct", "<html>", "<html "):
-        raise DataError(f"{name} is a web page, not data; download the file itself")
+    if re.match(r"<[!?a-zA-Z]", start):
+        raise DataError(f"{name} is a web page or XML, not a table; download the file itself")
     if start[0] == "{":
         return Format("jsonl", encoding)
     if start[0] == "[":

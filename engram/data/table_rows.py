@@ -38,12 +38,15 @@ class Loaded:
 def load_rows(source: Source) -> Loaded:
     """Read a table. Raises DataError as `read_frame` does, on a second header, and on what is neither file nor built-in."""
     if isinstance(source, pd.DataFrame):
-        frame = source.reset_index(drop=True).rename(columns=str)
+        frame = source.reset_index(drop=True)
+        frame.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
         if not frame.columns.is_unique:
             raise DataError(f"the DataFrame has more than one column called {frame.columns[frame.columns.duplicated()][0]!r}")
-        if not len(frame):
-            raise DataError("the DataFrame has no rows")
+        if not len(frame) or not len(frame.columns):
+            raise DataError("the DataFrame has no rows or no columns")
         return Loaded("DataFrame", frame, frame_sha256(frame))
+    if not str(source):
+        raise DataError("no data given: name a CSV, JSON lines or Parquet file, or a built-in set such as iris")
     if str(source) in BUILT_IN and not Path(source).exists():
         frame, target, test = table_frames(str(source))
         return Loaded(str(source), frame, frame_sha256(frame), target, test, BUILT_IN[str(source)].description)

@@ -15,12 +15,10 @@ from torch import Tensor
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
-from engram.data.columns import Cells, Column, date_parts, dates, numbers, truths, words
+from engram.data.columns import Cells, date_parts, dates, numbers, truths, words
 from engram.data.readers import read_chunks, read_frame
 
-BINS = 24  # most bins per numeric feature
-MOST_CATEGORIES = 256  # rarer values of a category share index 0
-HEAVY = 8.0  # standard deviations: a feature with a training value further out is passed through asinh first
+_FARTHEST = 1e15  # standard deviations: beyond, float32 activations overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +68,12 @@ class TableSpec(Spec):
         numeric = np.empty((len(frame), len(self.numeric)))
         for i, name in enumerate(self.numeric):
             values = made[name]
-            if np.isinf(values).any():
-                row = int(np.argmax(np.isinf(values))) + 1
-                raise DataError(f"row {row}: column {name!r} is infinite; give a finite number or leave it empty")
             filled = np.where(np.isnan(values), self.median[i], values)
             numeric[:, i] = (squash(filled, self.median[i], self.tail[i]) - self.mean[i]) / self.std[i]
+            if (far := np.abs(numeric[:, i]) > _FARTHEST).any():
+                row = int(np.argmax(far))
+                text = f"column {name!r} is {filled[row]:g}, far outside of what training saw; give a usual number or none"
+                raise DataError(f"row {_number_of(frame, row)}: {text}")
         categorical = np.zeros((len(frame), len(self.categories)), dtype=np.int64)
         for i, (name, known) in enumerate(self.categories.items()):
             index = {word: k for k, word in enumerate(known, 1)}
@@ -144,7 +143,8 @@ class TableSpec(Spec):
             chunks = (frame.iloc[i : i + rows] for i in range(0, len(frame), rows))
         done = 0
         for chunk in chunks:
-            yield [str(done + i + 1) for i in range(len(chunk))], chunk
+            names = range(done, done + len(chunk))
+            yield [str(i + 1) for i in names], chunk.set_axis(pd.RangeIndex(names.start, names.stop), axis=0)
             done += len(chunk)
 
     def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
@@ -156,7 +156,8 @@ class TableSpec(Spec):
                     "did you mean", "is it"
                 )
                 raise DataError(f"the data has no column {self.target!r} to compare with{near}")
-            frame = frame[words(frame[self.target]).notna().to_numpy()]
+            there = words(frame[self.target]).notna().to_numpy()
+            frame = frame if there.all() else frame[there]
             if len(frame):
                 yield self.encode(frame) | {"y": self.encode_target(frame[self.target])}
 
@@ -187,7 +188,7 @@ def raw_features(frame: pd.DataFrame, columns: Mapping[str, str], day_first: Seq
             continue
         if bad.any():
             row = int(np.argmax(bad))
-            raise DataError(f"row {row + 1}: column {name!r} is {cells.iloc[row]!r}, not a {kind}")
+            raise DataError(f"row {_number_of(frame, row)}: column {name!r} is {cells.iloc[row]!r}, not a {kind}")
         made |= parts
         made[f"{name} is missing"] = np.isnan(next(iter(parts.values()))).astype(np.float64)
     return made
@@ -203,45 +204,14 @@ def squash(values: np.ndarray, median: float, tail: float) -> np.ndarray:
     return np.arcsinh((values - median) / tail) if tail else values
 
 
+def _number_of(frame: pd.DataFrame, row: int) -> int:
+    """The number of a row from 1; chunks of a stream carry their place in it."""
+    return (frame.index.start if isinstance(frame.index, pd.RangeIndex) else 0) + row + 1
+
+
 def _is_number(text: str) -> bool:
     return text.lstrip("+-").replace(".", "", 1).isdigit()
 
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def fit_spec(train: pd.DataFrame, columns: Sequence[Column], **target: Any) -> TableSpec:
-    """A TableSpec whose every figure comes from the training rows; `target` gives the fields about the target."""
-    kinds = {c.name: c.kind for c in columns}
-    day_first = tuple(c.name for c in columns if c.day_first)
-    features: dict[str, tuple[float, float, float, float, tuple[float, ...]]] = {}
-    for name, values in raw_features(train, kinds, day_first).items():
-        known = values[~np.isnan(values)]
-        if len(known) and (np.ptp(known) > 0 or name in kinds):  # a part of a date that never changes says nothing
-            features[name] = _fit_feature(values, float(np.median(known)))
-    categories = {}
-    for name in (n for n, kind in kinds.items() if kind in ("category", "boolean")):
-        counts = category_words(train[name], kinds[name]).value_counts()
-        categories[name] = tuple(sorted(str(w) for w in counts.index[:MOST_CATEGORIES]))
-    median, tail, mean, std, bins = zip(*features.values(), strict=True) if features else ((),) * 5
-    return TableSpec(
-        columns=dict(kinds), day_first=day_first, numeric=tuple(features), median=median, tail=tail, mean=mean, std=std,
-        bins=bins, categories=categories, **target,
-    )  # fmt: skip
-
-
-def _fit_feature(values: np.ndarray, median: float) -> tuple[float, float, float, float, tuple[float, ...]]:
-    """(median, tail, mean, std, bins) of one feature."""
-    filled = np.where(np.isnan(values), median, values)
-    away = np.abs(filled - median)
-    tail = float(np.quantile(away, 0.75) or away.mean()) if away.max() > HEAVY * filled.std() else 0.0
-    filled = squash(filled, median, tail)
-    mean, std = float(filled.mean()), float(filled.std()) or 1.0
-    filled = (filled - mean) / std
-    edges = np.unique(filled)
-    if len(edges) > BINS + 1:
-        edges = np.unique(np.quantile(filled, np.linspace(0, 1, BINS + 1)))
-    if len(edges) == 1:
-        edges = np.array([edges[0], edges[0] + 1.0])
-    return median, tail, mean, std, tuple(edges.tolist())

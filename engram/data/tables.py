@@ -15,8 +15,9 @@ from engram.data import checks
 from engram.data.columns import Column, find_columns, numbers, words
 from engram.data.memory import MemoryData
 from engram.data.split import check_fractions, duplicates_across, split_rows
+from engram.data.table_fit import fit_spec
 from engram.data.table_rows import Loaded, Source, frame_sha256, load_rows, row_hashes
-from engram.data.table_spec import TableSpec, fit_spec
+from engram.data.table_spec import TableSpec
 from engram.data.targets import TargetKind, choose_kind, choose_target, class_names
 
 __all__ = ["TableSpec", "table"]
@@ -61,7 +62,7 @@ def table(
     notes += said
     if not columns:
         raise DataError(
-            f"{main.name} has no usable input column beside {target!r}: {'; '.join(n.text for n in said) or 'add some'}"
+            f"{main.name} has no usable input column beside {target!r}: {'; '.join(n.text for n in said) or 'add a column'}"
         )
     frame: Any  # pandas' own annotations would make every selection a Series or a DataFrame
     frame, said = _clean(frame, columns, main.name, allow)
@@ -74,7 +75,13 @@ def table(
     for split, loaded in own.items():
         if absent := [c.name for c in columns if c.name not in loaded.frame.columns]:
             raise DataError(f"{loaded.name} has no column {absent[0]!r}{did_you_mean(absent[0], loaded.frame.columns)}")
-        frames[split] = _clean(_with_target(loaded, target, notes), columns, loaded.name, allow)[0]
+        there = _with_target(loaded, target, notes)
+        for column in columns:
+            if column.kind == "number" and (bad := numbers(there[column.name])[1]).any():
+                text = f"column {column.name!r} of {loaded.name}: {bad.sum():,} cells are no numbers and are taken as missing"
+                notes.append(Note("warning", text))
+        frames[split], said = _clean(there, columns, loaded.name, allow)
+        notes += said
         frames[split] = _clean_target(frames[split], target, problem, loaded.name)
     labels = frame[target] if problem == "classification" else None
     if labels is not None:
@@ -130,7 +137,7 @@ def _clean(frame: pd.DataFrame, columns: Sequence[Column], where: str, allow: Se
         if column.kind == "number":
             values = numbers(frame[column.name])[0]
             notes += checks.check_finite(values, f"column {column.name!r} of {where}", allow, frame.index)
-            made[column.name] = np.where(np.isinf(values), np.nan, values)
+            made[column.name] = np.where(np.abs(values) > checks.LARGEST, np.nan, values)
     return frame.assign(**made), notes
 
 

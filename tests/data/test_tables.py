@@ -115,6 +115,9 @@ BAD_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "numpy": ("x.csv", b"\x93NUMPY\x01\0" + b"\0" * 50, "NumPy array"),
     "binary": ("x.csv", bytes(range(256)) * 4, "is a binary file"),
     "web page": ("x.csv", "<!DOCTYPE html><html></html>", "is a web page"),
+    "saved sheet": ("x.xls", "<table><tr><td>1</td></tr></table>", "is a web page"),
+    "title above": ("x.csv", "Sales of 2024\n" + GOOD, "first line of x.csv is one field and line 2 has 3"),
+    "one column": ("x.csv", "y\n" + "a\nb\n" * 9, "no usable input column beside 'y': add a column"),
     "broken parquet": ("x.parquet", b"PAR1" + b"\1" * 100, "is damaged"),
     "json list": ("x.json", '[{"a": 1}]', "one JSON object per line"),
     "broken json": ("x.jsonl", '{"a": 1}\n{"a": \n', "line 2 of x.jsonl is not JSON"),
@@ -265,6 +268,12 @@ def test_own_test_and_validation_files(tmp_path: Path) -> None:
             table(homes(90), target="price", test=path)
 
 
+def test_words_among_the_numbers_of_an_own_file() -> None:
+    frame = homes(40).astype({"area": object})
+    frame.loc[3, "area"] = "wide"
+    assert "column 'area' of DataFrame: 1 cells are no numbers" in texts(table(homes(90), target="price", val=frame))
+
+
 def test_own_files_with_other_classes() -> None:
     frame = homes().drop(columns="price")
     other = frame.assign(size="huge")
@@ -283,6 +292,33 @@ def test_duplicates_are_said_with_their_rows() -> None:
     assert [n.level for n in found] == ["warning"]
     words = found[0].text.rpartition("e.g. ")[2].split(", ")[0].split()  # "val row 7 = train row 67"
     assert abs(int(words[2]) - int(words[-1])) == 60
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame(), "no rows or no columns"),
+        (pd.DataFrame(index=range(20)), "no rows or no columns"),
+        (pd.DataFrame(np.ones((20, 2)), columns=["a", "a"]), "more than one column called 'a'"),
+        ("", "no data given"),
+    ],
+)
+def test_sources_that_are_none(frame: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        table(frame)
+
+
+def test_frames_of_other_kinds() -> None:
+    x = RNG.normal(size=60)
+    frame = pd.DataFrame({"c": x + 1j, "p": pd.period_range("2020", periods=60, freq="M"), 7: x, "y": ["a", "b"] * 30})
+    data = table(frame)
+    assert data.spec.columns == {"7": "number"}
+    assert "'c' holds values of type complex128 and is left out" in texts(data)
+    assert "'p' holds values of type period[M] and is left out" in texts(data)
+    two = pd.DataFrame(np.c_[x, x**2], columns=pd.MultiIndex.from_tuples([("a", "b"), ("c", "d")]))
+    assert table(two).spec.target == "c d"
+    with pytest.raises(DataError, match="infinite"):
+        table(pd.DataFrame({"a": x, "y": x * 1e300}))
 
 
 # Knobs
@@ -406,7 +442,7 @@ def test_arrays_and_tensors_for_tables_of_numbers() -> None:
     ("change", "message"),
     [
         ({"area": "wide"}, "row 2: column 'area' is 'wide', not a number"),
-        ({"area": float("inf")}, "row 2: column 'area' is infinite"),
+        ({"area": float("inf")}, "row 2: column 'area' is inf, far outside"),
         ({"sold": "yesterday"}, "row 2: column 'sold' is 'yesterday', not a date"),
     ],
 )
@@ -527,6 +563,17 @@ def test_chunks_do_not_change_the_meaning_of_codes(tmp_path: Path) -> None:
     assert data.spec.categories["code"] == ("01", "02", "A1", "B2")
     first = next(iter(data.spec.read(path, 10)))[1]
     assert data.spec.encode(first)["categorical"][:2].flatten().tolist() == [1, 2]
+
+
+def test_errors_in_a_stream_name_the_row_of_the_stream(data: Any, tmp_path: Path) -> None:
+    frame = homes(50).astype({"area": object})
+    frame.loc[33, "area"] = "wide"
+    for path in (tmp_path / "x.csv", tmp_path / "x.jsonl"):
+        frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_json(path, orient="records", lines=True)
+        with pytest.raises(DataError, match="row 34: column 'area' is 'wide'"):
+            [data.spec.encode(raw) for _, raw in data.spec.read(path, 20)]
+        with pytest.raises(DataError, match="row 34: column 'area' is 'wide'"):
+            list(data.spec.labelled(path, 20))
 
 
 def test_labelled_rows(data: Any, tmp_path: Path) -> None:
