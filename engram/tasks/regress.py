@@ -81,7 +81,7 @@ class Regress(Task):
             raise DataError("there are no rows to evaluate; give the split some rows")
         spread = (value_squares - values.square() / seen).clamp(min=0)
         still = spread <= 1e-12 * value_squares
-        r2 = torch.where(still, (squares == 0).double(), 1 - squares / spread.masked_fill(still, 1.0))
+        r2 = torch.where(still, (squares == 0).double(), 1 - squares / spread)
         return {
             "loss": float(total / seen),
             "rmse": float(((squares / seen).sqrt() * self.std).mean()),

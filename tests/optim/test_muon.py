@@ -135,6 +135,18 @@ def test_single_layer_and_single_output_are_left_to_adamw():
     assert next(members for o, _, members in muon_groups(model) if o) == [model[0].weight]
 
 
+def test_positions_and_class_tokens_are_no_matrices():
+    model = net()
+    model.position = nn.Parameter(torch.zeros(1, 9, 8))
+    hidden = next(members for o, _, members in muon_groups(model) if o)
+    assert all(p is not model.position for p in hidden)
+
+
+def test_build_passes_the_knobs_on():
+    groups = build(net(), OptimKnobs(name="muon", momentum=0.3, beta1=0.4, beta2=0.6)).optimizer.param_groups
+    assert {(g["momentum"], g["betas"], g["scale"]) for g in groups} == {(0.3, (0.4, 0.6), "adamw")}
+
+
 def test_state_survives_a_snapshot():
     whole, first, second = net(), net(), net()
     knobs = OptimKnobs(name="muon", lr=0.01)

@@ -90,6 +90,8 @@ def test_warmup_below_one_is_a_fraction_and_from_one_on_steps():
     fraction, steps = (schedules.make(OptimKnobs(schedule="constant", warmup=w)) for w in (0.2, 20.0))
     assert [fraction(k, 100) for k in range(100)] == [steps(k, 100) for k in range(100)]
     assert steps(19, 100) < 1 == steps(20, 100)
+    one = schedules.make(OptimKnobs(schedule="constant", warmup=1.0))
+    assert [one(k, 100) for k in (0, 1, 2)] == [0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("name", "last"), [("cosine", 0.1), ("linear", 0.1), ("onecycle", 0.1)])

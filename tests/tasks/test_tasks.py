@@ -13,6 +13,7 @@ from torch import nn
 from engram.core.batch import rows, split_rows
 from engram.core.errors import DataError
 from engram.core.task import Ctx
+from engram.tasks import metrics
 from engram.tasks.classify import Classify, two_logits
 from engram.tasks.multilabel import MultiLabel
 from engram.tasks.regress import Regress
@@ -74,13 +75,21 @@ def evaluated(task, batch, pieces: int = 4) -> dict[str, float]:
 
 @pytest.mark.parametrize("pieces", [1, 4, 23])
 def test_classify_evaluates_like_sklearn(pieces):
-    task, batch = Classify(net(5)), data(classes=4)  # class 4 never occurs: it counts only where it is predicted
+    task, batch = Classify(net(6)), data(classes=4)  # class 4 never occurs: it counts only where it is predicted
+    task.model[-1].bias.data[4:] = torch.tensor([0.1, -9.0])  # class 5 is never predicted either
+    assert set(task(batch).argmax(1).tolist()) > {4}
     y, p = batch["y"].numpy(), task(batch).detach().softmax(1).numpy()
     found = evaluated(task, batch, pieces)
-    assert found["loss"] == pytest.approx(sk.log_loss(y, p, labels=range(5)), rel=1e-9)
+    assert found["loss"] == pytest.approx(sk.log_loss(y, p, labels=range(6)), rel=1e-9)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(y, p.argmax(1)), rel=1e-9)
     assert found["macro_f1"] == pytest.approx(sk.f1_score(y, p.argmax(1), average="macro", zero_division=0), rel=1e-9)
     assert "roc_auc" not in found
+
+
+def test_confusion_has_the_truth_in_rows():
+    y, p = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 2])
+    assert metrics.confusion(y, p, 4)[:3, :3].tolist() == sk.confusion_matrix(y, p).tolist()
+    assert metrics.confusion(y, p, 4).shape == (4, 4)
 
 
 def test_classify_weighs_the_evaluated_loss_as_in_training():
