@@ -113,20 +113,19 @@ def test_wrong_values(key: str, given: Any, message: str):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("key", "meant"),
-    [
-        ("lr", "optim.lr"),
-        ("widht", "width"),
-        ("optim.depth", "optim.inner.depth"),
-        ("optim.rl", "optim.lr"),
-        ("optim__rl", "optim.lr"),
-    ],
-)
-def test_unknown_keys_suggest(key: str, meant: str):
-    with pytest.raises(
-        ConfigError, match=rf"toy has no knob .* \(did you mean {meant}\?\); `engram train toy --help` lists all"
-    ):
+NEAR = {
+    "lr": "optim.lr",
+    "widht": "width",
+    "optim.depth": "optim.inner.depth",
+    "optim.rl": "optim.lr",
+    "optim__rl": "optim.lr",
+}
+
+
+@pytest.mark.parametrize("key", NEAR)
+def test_unknown_keys_suggest(key: str):
+    meant = rf"toy has no knob .* \(did you mean {NEAR[key]}\?\); `engram train toy --help` lists all"
+    with pytest.raises(ConfigError, match=meant):
         build(Toy, {key: 1}, "toy")
 
 
