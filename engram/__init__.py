@@ -14,7 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engram.app.api import compare, find_lr, recipes, resume, train
+    from engram import recipes as recipes
+    from engram.app.api import compare, find_lr, resume, train
     from engram.app.run import Run, load
     from engram.core.data import Data, Note, Summary
     from engram.core.errors import ConfigError, DataError, Diverged, EngramError, OutOfMemory, RunError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "engram.app.api": ("train", "resume", "recipes", "compare", "find_lr"),
+    "engram.app.api": ("train", "resume", "compare", "find_lr"),
     "engram.app.run": ("Run", "load"),
     "engram.training.fit": ("fit",),
     "engram.core.recipe": ("Recipe",),
@@ -81,6 +82,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "recipes":  # the package itself, which can be called
+        return importlib.import_module("engram.recipes")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)

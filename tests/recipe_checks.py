@@ -20,6 +20,7 @@ from engram.app.train import Job, make_recipe, prepare
 from engram.core.batch import Batch, rows
 from engram.core.data import Data
 from engram.core.errors import ConfigError, EngramError
+from engram.core.knobs import knobs_of
 from engram.core.recipe import Recipe
 from engram.core.task import Ctx
 from engram.recipes import find
@@ -64,7 +65,7 @@ class OneBatch(Data):
 def first_loss(job: Job) -> float:
     batch = next(job.data.batches("train"))
     job.task.train()
-    return float(job.task.phases()[0].loss(batch, Ctx())[0])
+    return job.task.phases()[0].loss(batch, Ctx())[0].item()
 
 
 def weights(run: engram.Run) -> dict[str, Tensor]:
@@ -220,7 +221,7 @@ def check_bad_input_gives_a_clear_error(case: Case) -> None:
 def check_tiny_and_docs(case: Case) -> None:
     """The recipe says what it is, and has a page in the docs."""
     assert engram.recipes()[case.name]
-    assert all(info.help for info in __import__("engram.core.knobs", fromlist=["knobs_of"]).knobs_of(case.cls).values())
+    assert all(info.help for info in knobs_of(case.cls).values())
     page = Path(__file__).parent.parent / "docs" / "recipes" / f"{case.name}.md"
     assert page.exists(), f"write {page}"
     assert f"engram train {case.name}" in page.read_text("utf-8")

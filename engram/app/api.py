@@ -1,4 +1,4 @@
-"""The verbs from Python: train, resume, recipes, compare, find_lr. The command line calls these and nothing else."""
+"""The verbs from Python: train, resume, compare, find_lr. The command line calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -121,13 +121,6 @@ def _finish(job: Job, folder: RunFolder | None, show: Any, report: bool, end: St
     return load(folder.path, recipe=type(job.recipe))
 
 
-def recipes() -> dict[str, str]:
-    """The built-in recipes and what each is for."""
-    from engram.recipes import names, summary
-
-    return {name: summary(name) for name in names()}
-
-
 def compare(*runs: str | os.PathLike[str]) -> dict[str, Any]:
     """Several runs side by side: knobs that differ, test figures with intervals, and whether the difference is chance."""
     from engram.app.compare import compare as side_by_side
@@ -149,4 +142,4 @@ def _short(data: str) -> str:
     return os.path.splitext(os.path.basename(os.path.normpath(data)))[0] or "data"
 
 
-__all__ = ["Interrupted", "Run", "compare", "find_lr", "load", "recipes", "resume", "train"]
+__all__ = ["Interrupted", "Run", "compare", "find_lr", "load", "resume", "train"]

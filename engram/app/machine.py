@@ -40,7 +40,8 @@ class Machine:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Machine:
         """The inverse of `to_json`."""
-        return cls(**(values | {"why": tuple(values.get("why", ()))}))
+        given: dict[str, Any] = {**values, "why": tuple(values.get("why", ()))}
+        return cls(**given)
 
 
 def choose_device(wish: str) -> torch.device:

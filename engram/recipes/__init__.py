@@ -6,6 +6,8 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,3 +61,13 @@ def _the_recipe(module: object, name: str) -> type[Recipe]:
     if len(found) != 1:
         raise ConfigError(f"{name} must define exactly one Recipe, it defines {len(found)}")
     return found[0]
+
+
+class _Recipes(types.ModuleType):
+    """`engram.recipes()` lists the recipes, and `engram.recipes.cnn` is still a module: the package answers calls itself."""
+
+    def __call__(self) -> dict[str, str]:
+        return {name: summary(name) for name in names()}
+
+
+sys.modules[__name__].__class__ = _Recipes
