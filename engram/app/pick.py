@@ -33,7 +33,7 @@ def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
     a recipe nor data, DataError when there is no such file or it is no data to train on.
     """
     if _is_frame(recipe):
-        return _chosen("mlp", recipe, knobs, f"a table of {len(recipe):,} rows")
+        return _chosen("mlp", recipe, knobs, f"a table of {_rows(len(recipe))}")
     if isinstance(recipe, os.PathLike):
         recipe = os.fspath(recipe)
     if not isinstance(recipe, str) or recipe in names() or recipe.endswith(".py"):
@@ -79,6 +79,8 @@ def _looks_like_path(word: str) -> bool:
 
 def _missing(path: Path) -> str:
     folder = path.parent
+    if path.is_symlink():
+        return f"{path} is a link to {os.readlink(path)}, which does not exist"
     if not folder.is_dir():
         return f"there is no file {path}, and no folder {folder}"
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() or p.suffix.lower() in TABLES)
@@ -96,17 +98,21 @@ def _size_of(path: Path) -> str:
             fmt = sniff(stream.read(HEAD), path.name)
             stream.seek(0)
             if fmt.kind == "parquet":
-                return f"{_parquet_rows(path):,} rows"
+                return _rows(_parquet_rows(path))
             if size > COUNTED:
                 return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
             text = io.TextIOWrapper(stream, fmt.encoding, errors="replace", newline="")
             if fmt.kind == "jsonl":
-                return f"{sum(1 for line in text if line.strip()):,} rows"
-            return f"{max(sum(1 for row in csv.reader(text, delimiter=fmt.delimiter) if row) - 1, 0):,} rows"
+                return _rows(sum(1 for line in text if line.strip()))
+            return _rows(max(sum(1 for row in csv.reader(text, delimiter=fmt.delimiter) if row) - 1, 0))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     except csv.Error:
         return f"{size:,} bytes"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def _parquet_rows(path: Path) -> int:

@@ -107,7 +107,11 @@ def test_knobs_of_a_recipe(engram: Engram):
     [
         (["trian"], "no command 'trian' (did you mean train?)"),
         (["cnn"], "no command 'cnn' (did you mean engram train cnn?)"),
-        (["--jsn"], "no such option"),
+        (["--jsn"], "no option --jsn"),
+        (["report", "r", "--opn"], "no option --opn (did you mean --open?)"),
+        (["train", ""], "no recipe or data called ''"),
+        (["find-lr", "cnn", "--lr", "1"], "write optim.lr=1"),
+        (["new", "none/x"], "there is no folder none; make it first"),
         (["train", "--epochs", "5"], "no option --epochs; knobs have no dashes: write epochs=5"),
         (["train", "--epochs=5"], "write epochs=5"),
         (["train", "cnn", "--lr", "0.1"], "write optim.lr=0.1"),
@@ -153,6 +157,8 @@ def test_usage_errors(engram: Engram, words: list[str], line: str):
         (["eval", "."], 1, "is not a run folder"),
         (["report", "damaged"], 1, "damaged/run.json is damaged"),
         (["predict", "newer", "x"], 1, "made by a newer Engram"),
+        (["compare", "newer", "damaged"], 1, "newer"),
+        (["train", "data=house.csv"], 3, "there is no file house.csv here"),
     ],
 )
 def test_other_errors(engram: Engram, words: list[str], code: int, line: str):
@@ -341,6 +347,22 @@ def test_eval_on_own_rows(engram: Engram, table: Path):
     frame = table_frames("iris")[0]
     frame.to_csv("labelled.csv", index=False)
     assert json.loads(engram("eval", str(table), "labelled.csv", "--json").out)["rows"] == 150
+
+
+def test_data_alone_picks_the_network(engram: Engram):
+    found = json.loads(engram("train", "data=iris", "hidden=8", "threads=1", "--dry-run", "--json").out)
+    assert (found["recipe"], found["knobs"]["data"]) == ("mlp", "iris")
+
+
+def test_compare(engram: Engram, run: Path, tmp_path: Path):
+    engram("train", *TINY, "epochs=2", "--out", "other", "--quiet", "--no-report")
+    done = engram("compare", str(run), "other")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == [run.name, "other"]
+    assert next(line for line in lines if line.startswith("epochs")).split() == ["epochs", "1.0", "2.0"]
+    said = json.loads(engram("compare", str(run), "other", "--json").out)
+    assert lines[-1] == said["pairs"][0]["sentence"]
 
 
 def test_find_lr(engram: Engram):

@@ -104,6 +104,7 @@ def test_one_odd_image_does_not_decide(tmp_path: Path):
         ("", ConfigError, ("no recipe or data called ''",)),
         ("house.csv", DataError, ("no file house.csv", "did you mean houses.csv?")),
         ("nowhere/houses.csv", DataError, ("no folder nowhere",)),
+        ("link.csv", DataError, ("link.csv is a link to nowhere, which does not exist",)),
         ("photoz/", DataError, ("did you mean photos?",)),
         ("photo.png", DataError, ("photo.png is an image",)),
         ("empty.csv", DataError, ("empty.csv is empty",)),
@@ -118,6 +119,7 @@ def test_errors_say_what_to_do(
     monkeypatch.chdir(tmp_path)
     Path("houses.csv").write_text("a,b\n1,2\n")
     Path("empty.csv").touch()
+    Path("link.csv").symlink_to("nowhere")
     Path("bad.parquet").write_bytes(b"PAR1 no more")
     Path("photos").mkdir()
     Path("photos/a.csv").write_text("a,b\n1,2\n")

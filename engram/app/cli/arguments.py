@@ -32,6 +32,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, str
     return (words[0] if words else None), knobs
 
 
+def choose(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """What to train: the recipe or path named; else what suits data=...; else cnn, which has data of its own."""
+    recipe, knobs = split_arguments(arguments)
+    if recipe is None and "data" in knobs:
+        return knobs.pop("data"), dict(knobs)
+    return ("cnn" if recipe is None else recipe), dict(knobs)
+
+
 def _unexpected(words: list[str]) -> str:
     from engram.app.pick import is_known
 

@@ -10,7 +10,7 @@ import traceback
 import click
 
 from engram.app.cli.output import emit_json, say
-from engram.core.errors import EngramError
+from engram.core.errors import EngramError, did_you_mean
 
 FAILED, USAGE, MEMORY, INTERRUPTED = 1, 2, 5, 130
 
@@ -36,6 +36,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _one_line(error), error.exit_code
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted", INTERRUPTED
+    if isinstance(error, click.NoSuchOption):
+        return f"no option {error.option_name}{did_you_mean(error.option_name, error.possibilities or ())}", USAGE
     if isinstance(error, click.ClickException):
         text = error.format_message()
         return _one_line(text[:1].lower() + text[1:]).rstrip("."), USAGE

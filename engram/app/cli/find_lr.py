@@ -7,10 +7,11 @@ import shlex
 
 import click
 
-from engram.app.cli.arguments import KnobCommand, split_arguments
+from engram.app.cli.arguments import KnobCommand, choose
 from engram.app.cli.complete import complete_train
 from engram.app.cli.options import json_option
 from engram.app.cli.output import emit, emit_json, say
+from engram.app.cli.train import check_knobs
 
 SURE = 0.3  # confidence below which a range is a guess
 
@@ -23,10 +24,11 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
     A range test (Smith 2015); nothing is kept.
     """
-    recipe, knobs = split_arguments(arguments)
+    recipe, knobs = choose(arguments)
+    check_knobs(knobs)
     from engram.app.api import find_lr
 
-    found = find_lr(recipe or "cnn", **knobs)
+    found = find_lr(recipe, **knobs)
     if as_json:
         emit_json(dataclasses.asdict(found))
         return

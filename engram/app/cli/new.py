@@ -76,6 +76,8 @@ def command(name: str) -> None:
         raise ConfigError(f"{word!r} cannot be the name of a recipe; use letters, digits and _, starting with a letter")
     if word in names():
         raise ConfigError(f"{word} is a built-in recipe; choose another name")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}; make it first")
     words = [part for part in word.split("_") if part]
     text = TEMPLATE.format(title=word, file=path, name="".join(part[:1].upper() + part[1:] for part in words))
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from engram.app.cli.arguments import KnobCommand, split_arguments
+from engram.app.cli.arguments import KnobCommand, choose, split_arguments
 from engram.app.cli.complete import complete_train
 from engram.app.cli.output import emit, emit_json, is_terminal, say, typed
 
@@ -46,34 +46,31 @@ def command(
     RECIPE is a name from `engram list` or your own FILE.py; PATH is your data (a table, or a folder of images per class):
     Engram looks at it and picks the network. Every other argument sets a knob: epochs=5 optim.lr=0.01, in any order.
     """
-    recipe, knobs = split_arguments(arguments)
     if wants_help:
-        click.echo(ctx.get_help() if recipe is None else _knob_page(ctx, recipe))
+        named = split_arguments(arguments)[0]
+        click.echo(ctx.get_help() if named is None else _knob_page(ctx, named))
         return
+    recipe, knobs = choose(arguments)
+    check_knobs(knobs)
     if dry_run:
         from engram.app.cli.dry_run import in_words
         from engram.app.dryrun import dry_run as look
 
-        found = look(recipe or "cnn", knobs)
+        found = look(recipe, knobs)
         emit_json(found) if as_json else emit(in_words(found))
         say("nothing was trained or written")
         return
     from engram.app.api import train
 
-    run = train(
-        recipe or "cnn", out=out, progress=not quiet, report=not no_report, command=["engram", *ctx.obj], **nested(knobs)
-    )
+    run = train(recipe, out=out, progress=not quiet, report=not no_report, command=["engram", *ctx.obj], **knobs)
     show_run(run, as_json, quiet)
 
 
-def nested(knobs: dict[str, str]) -> dict[str, Any]:
-    """Dotted keys as `train(**knobs)` takes them; a knob must not be mistaken for an argument of the function itself."""
-    reserved = {"recipe", "out", "progress", "report", "on_event", "command"} & knobs.keys()
-    if reserved:
-        key = min(reserved)
-        hint = {"out": "; write --out DIR", "report": "; write --no-report", "progress": "; write --quiet"}.get(key, "")
-        raise click.UsageError(f"{key} is not a knob{hint}")
-    return dict(knobs)
+def check_knobs(knobs: dict[str, Any]) -> None:
+    """A knob must not be mistaken for an argument of `engram.train` itself. Raises UsageError."""
+    options = {"out": "; write --out DIR", "report": "; write --no-report", "progress": "; write --quiet"}
+    if reserved := {"recipe", "command", "on_event", *options} & knobs.keys():
+        raise click.UsageError(f"{min(reserved)} is not a knob{options.get(min(reserved), '')}")
 
 
 def show_run(run: Any, as_json: bool, quiet: bool) -> None:
