@@ -25,8 +25,8 @@ def compare(folders: list[RunFolder]) -> dict[str, Any]:
     """{"runs": [...], "knobs": {key: [value per run]}, "pairs": [...], "sentence"}, all JSON values.
 
     A run: path, recipe, data, parameters, seconds, steps, chosen, kind, split, metrics. Knobs: only those that differ. A pair
-    of runs measured on the same rows: McNemar's exact test of who is right (classification), or a paired bootstrap of the squared
-    errors (regression). Raises ConfigError for fewer than two runs, RunError when one cannot be read.
+    of runs measured on the same rows: McNemar's exact test of who is right (classification), or a paired bootstrap of the
+    squared errors (regression). Raises ConfigError for fewer than two runs, RunError when one cannot be read.
     """
     if len(folders) < 2:
         raise ConfigError("compare needs at least two runs: engram compare RUN RUN")
