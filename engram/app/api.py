@@ -138,7 +138,10 @@ def find_lr(recipe: str | type[Recipe] | Recipe = "cnn", **knobs: Any) -> LRRang
     return search(job.task, job.data, job.optims[phase.key], seed=job.recipe.seed)
 
 
-def _short(data: str) -> str:
+def _short(data: Any) -> str:
+    """What to call the run after its data."""
+    if not isinstance(data, (str, os.PathLike)):
+        return type(data).__name__.lower()
     return os.path.splitext(os.path.basename(os.path.normpath(data)))[0] or "data"
 
 
