@@ -116,7 +116,7 @@ def _gives_away(column: Any, target: Any) -> str:
             if np.abs(a - slope * b).max() < 1e-4:  # in standard deviations; a copy may have been rounded
                 return "is a straight-line function of"
         return ""
-    if np.array_equal(x.astype(str).to_numpy(), y.astype(str).to_numpy()):
+    if is_text(x) and is_text(y) and (x.astype(object) == y.astype(object)).all():
         return "is a copy of"
     # When nearly all values differ, any two columns are 1:1 and it means nothing.
     if len(kinds_x) == len(kinds_y) <= len(x) // 2:
@@ -174,6 +174,8 @@ def check_headers(frame: pd.DataFrame, where: str) -> None:
             line = int(np.argmax(same)) + 2
             raise DataError(f"line {line} of {where} repeats the column names; delete that line (were files put together?)")
     for name in text:
+        if numbers(frame[name].iloc[3:100])[1].any():  # a word further down: the column is text
+            continue
         values, bad = numbers(frame[name])
         rows = np.flatnonzero(bad)
         if 1 <= len(rows) <= 3 and rows[-1] == len(rows) - 1 and (~np.isnan(values)).sum() >= 5:

@@ -110,6 +110,7 @@ def kind_of(present: Cells, distinct: int) -> tuple[Kind, bool, str]:
         return "boolean", False, ""
     if (said := _numeric_text(text)) is not None:
         return "number", False, said
+    text = text.drop_duplicates()
     if text.str.fullmatch(_YEAR_FIRST).all() and dates(text, False).notna().all():
         return "date", False, ""
     if text.str.fullmatch(_YEAR_LAST).all():
@@ -154,8 +155,9 @@ def numbers(series: Cells) -> tuple[np.ndarray, np.ndarray]:
     missing = text.str.lower().isin(_MISSING_NUMBER).to_numpy()
     converted: Cells = pd.to_numeric(text.where(~missing), errors="coerce")
     values = converted.to_numpy(np.float64, na_value=np.nan, copy=True)
-    for row in np.flatnonzero(np.isnan(values) & ~missing):
-        values[row] = _number(text.iloc[row])
+    if (odd := np.isnan(values) & ~missing).any():
+        cells = text[odd]
+        values[odd] = cells.map({cell: _number(cell) for cell in cells.unique()}).to_numpy(np.float64)
     return values, np.isnan(values) & ~missing
 
 

@@ -89,6 +89,7 @@ def test_leaks(column: pd.Series, target: pd.Series, how: str) -> None:
         (pd.Series([1, 2, 2] * 20), LABELS),  # coarser than the target
         (pd.Series(range(60)), LABELS),  # finer than the target
         (pd.Series([f"n{i}" for i in range(60)]), AMOUNT),  # both differ in every row
+        (pd.Series([f"n{i}" for i in range(60)]), pd.Series([f"m{i}" for i in range(60)], name="y")),
         (AMOUNT.where(AMOUNT > 1), AMOUNT),  # nearly empty
         (pd.Series(np.tile(RNG.normal(size=30), 2)), pd.Series(np.tile(RNG.normal(size=30), 2), name="y")),  # every row twice
         (pd.Series([f"n{i % 30}" for i in range(60)]), pd.Series(np.tile(RNG.normal(size=30), 2), name="y")),
