@@ -58,9 +58,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         scale: Scale = "adamw",
     ):
-        defaults = dict(
-            lr=lr, momentum=momentum, betas=betas, eps=eps, weight_decay=weight_decay, scale=scale, orthogonal=True
-        )
+        defaults = dict(lr=lr, momentum=momentum, betas=betas, eps=eps, weight_decay=weight_decay, scale=scale, orthogonal=True)
         super().__init__(groups, defaults)
 
     @torch.no_grad()

@@ -15,9 +15,7 @@ from torch import Tensor
 from engram.core.errors import ConfigError, DataError
 
 
-def cross_entropy(
-    logits: Tensor, target: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of logits (rows, classes) and class numbers (rows,), the mean over rows.
 
     With class weights w the mean is weighted: sum of w[y] * loss over sum of w[y]; that sum is the weight of the batch, and

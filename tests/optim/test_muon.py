@@ -51,8 +51,7 @@ HIDDEN = ["first.weight", "second.weight", "tall.weight"]
 def test_matches_torch_muon_and_adamw(scale, theirs_scale):
     ours, theirs = net(), net()
     groups = [
-        {"params": members, "orthogonal": o, "weight_decay": 0.1 if decays else 0.0}
-        for o, decays, members in muon_groups(ours)
+        {"params": members, "orthogonal": o, "weight_decay": 0.1 if decays else 0.0} for o, decays, members in muon_groups(ours)
     ]
     opt = Muon(groups, lr=0.02, momentum=0.9, betas=(0.8, 0.95), scale=scale)
     named = dict(theirs.named_parameters())

@@ -191,6 +191,35 @@ def test_divergence_from_the_first_step_on_is_no_error():
     assert (found.low, found.high, found.suggested, found.confidence, found.curve) == (1e-7, 10.0, 0.3, 0.0, ())
 
 
+class Scripted(Fit):
+    """Its loss is 2 until step 50, falls to 1 at step 80, and is then beyond all bounds."""
+
+    called = 0
+
+    def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
+        assert self.training
+        value = 2.0 if ctx.step < 50 else 2.0 - (ctx.step - 50) / 30 if ctx.step <= 80 else 1e12
+        return value + 0 * self.model(batch["x"]).sum(), {}
+
+    def after_step(self, ctx: Ctx) -> None:
+        self.called += 1
+
+
+def test_low_and_high_are_a_tenth_and_nine_tenths_of_the_descent():
+    task = Scripted(nn.Linear(3, 1)).eval()
+    found = find_lr(task, Lines(), sgd(task), repeats=1)
+
+    def step(rate: float) -> float:
+        return math.log(rate / 1e-7) / math.log(1e8) * 99
+
+    assert abs(step(found.low) - 53) < 1.5
+    assert 72 < step(found.high) < 78  # smoothing with what comes after the fall keeps to the safe side
+    assert found.low < found.suggested < found.high
+    assert found.confidence > 0.95
+    assert task.called == len(found.curve) <= 83
+    assert max(loss for _, loss in found.curve) < 3.1
+
+
 class Deaf(Fit):
     """Its loss does not depend on the weights: noise that nothing lowers."""
 
