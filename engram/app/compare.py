@@ -147,7 +147,8 @@ def _sentence(pair: dict[str, Any], runs: list[dict[str, Any]], pairs: int) -> s
     if pair["metric"] == "accuracy":
         better, worse = (a, b) if d["value"] >= 0 else (b, a)
         size = f"{abs(100 * d['value']):.1f} points of accuracy"
-        counts = f"of {pair['rows']:,} rows only {a} has {pair['only_a_right']:,} right, only {b} {pair['only_b_right']:,}"
+        alone = f"{pair['only_a_right']:,} are right only in {a}, {pair['only_b_right']:,} only in {b}"
+        counts = f"of {pair['rows']:,} rows {alone}"
     else:
         better, worse = (a, b) if d["value"] <= 0 else (b, a)
         size = f"{number(abs(d['value']))} of RMSE"
@@ -168,7 +169,7 @@ def rows_of(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     runs = found["runs"]
     rows = [
         ["recipe", *[r["recipe"] for r in runs]],
-        *[[key, *["-" if v is None else str(v) for v in values]] for key, values in found["knobs"].items()],
+        *[[key, *map(_knob, values)] for key, values in found["knobs"].items()],
         ["parameters", *[f"{r['parameters']:,}" for r in runs]],
         ["training seconds", *[f"{r['seconds']:,.1f}" for r in runs]],
         ["chosen at step", *[f"{r['chosen']['step']:,}" if r["chosen"] else "-" for r in runs]],
@@ -177,6 +178,12 @@ def rows_of(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         form = percent if name in ("accuracy", "r2") else number if name in ("rmse", "mae", "log_loss") else "{:.3f}".format
         rows.append([name, *[_figure(r["metrics"].get(name), form) for r in runs]])
     return ["", *[Path(r["path"]).name for r in runs]], rows
+
+
+def _knob(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _figure(value: Any, form: Any) -> str:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from engram.app.report import write_report
 from engram.app.report.classes import order, shown_classes
+from engram.app.report.curves import running_mean
+from engram.app.report.drawing import short
 from engram.app.report.html import Html, el, table
 from engram.checkpoint.folder import RunFolder
 
@@ -223,3 +225,17 @@ def test_html_escapes_what_is_not_html() -> None:
     made = table(("<a>", "n"), [("<r>", 1)], "<c>", numbers=(1,))
     assert Reader(made).text == "<c><a>n<r>1"
     assert '<th scope="row">' in made
+
+
+def test_the_running_mean_keeps_the_ends() -> None:
+    values = np.arange(30.0) ** 2
+    mean = running_mean(values)
+    assert (mean[0], mean[-1]) == (0.0, 29.0**2)
+    assert mean[15] == pytest.approx(values[11:20].mean())
+    assert running_mean(np.ones(5)).tolist() == [1.0] * 5
+
+
+def test_names_are_shortened_in_the_middle() -> None:
+    assert short("kind of thing 127", 14) == "kind of t…127"
+    assert short("kind of thing 127", 14) != short("kind of thing 128", 14)
+    assert short("cat", 14) == "cat"

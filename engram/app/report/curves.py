@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from engram.app.report.content import Content
-from engram.app.report.drawing import BLUE, LINE, RED, SERIES, SOFT, short
+from engram.app.report.drawing import BLUE, LINE, RED, SERIES, SOFT
 from engram.app.verdict import number
 
 SMOOTH = 9  # records in a running mean
@@ -43,9 +43,11 @@ def loss(ax: Axes, run: Content, titled: bool = False) -> None:
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a window of SMOOTH values that shrinks at the ends."""
-    ones = np.ones(SMOOTH)
-    return np.convolve(values, ones, "same") / np.convolve(np.ones_like(values), ones, "same")
+    """Mean over SMOOTH values around each; towards the ends the window shrinks on both sides, so that steep starts stay."""
+    index = np.arange(len(values))
+    half = np.minimum(np.minimum(index, index[::-1]), SMOOTH // 2)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    return (total[index + half + 1] - total[index - half]) / (2 * half + 1)
 
 
 def metrics(ax: Axes, run: Content, names: list[str], titled: bool = False) -> None:
@@ -99,13 +101,11 @@ def norm(ax: Axes, run: Content) -> None:
         most = max(most, *y)
     clip = run.info["knobs"].get("clip")
     if isinstance(clip, (int, float)) and 0 < clip <= most:
-        ax.axhline(clip, color=SOFT, linewidth=1, linestyle=":")
-        ax.annotate("clipped above", (1, clip), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=SOFT)
+        ax.axhline(clip, color=RED, linewidth=1.2, linestyle="--", label=f"clipped above {number(clip)}")
     log_scale(ax)
     ax.set_ylabel("gradient norm")
     over_steps(ax, run)
-    if len(found) > 1:
-        ax.legend()
+    ax.legend()
 
 
 def over_steps(ax: Axes, run: Content, titled: bool = False) -> None:
@@ -177,4 +177,4 @@ def heat(ax: Axes, names: list[str], steps: list[int], grid: np.ndarray) -> Any:
 def tail(name: str, length: int = 30) -> str:
     """The end of a parameter's name, which tells more than its start."""
     name = name.removeprefix("model.")
-    return name if len(name) <= length else "…" + short(name[-length + 1 :], length)
+    return name if len(name) <= length else "…" + name[-length + 1 :]

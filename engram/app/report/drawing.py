@@ -78,6 +78,7 @@ def _inline(text: str, name: str, alt: str) -> Html:
 
 
 def short(text: str, length: int = 18) -> str:
-    """A name that fits beside an axis."""
+    """A name that fits beside an axis: its start and its end, which may be what tells it from others."""
     text = " ".join(str(text).split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    end = length // 3
+    return text if len(text) <= length else f"{text[: length - end - 1].rstrip()}…{text[-end:].lstrip()}"

@@ -20,6 +20,7 @@ DASHES = ("-", "--", "-.", ":")
 def comparison_page(folders: list[RunFolder], found: dict[str, Any]) -> str:
     """One self-contained HTML document; `found` is what `compare` gives."""
     head, rows = rows_of(found)
+    rows = [[words(what), *values] for what, *values in rows]
     curves = _curves(folders)
     title = f"{len(folders)} runs compared"
     parts = [
