@@ -50,7 +50,8 @@ def header(path: str | Path) -> Header:
     """Size and mode of an image file without decoding it. Raises DataError when it is not an image or too large."""
     with _Opened(path) as (image, name):
         try:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            exif = Image.Image.getexif(image)  # of PNG files the method decodes the pixels first
+            turned = exif.get(ORIENTATION, 1) >= 5
         except _DAMAGED as error:
             raise _unreadable(name, error) from None
         width, height = image.size

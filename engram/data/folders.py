@@ -39,7 +39,8 @@ class Listing:
         """Of the sorted relative names and sizes of the images: other files of the same names and sizes look the same."""
         digest = hashlib.sha256()
         for path in sorted(p for paths in self.files.values() for p in paths):
-            digest.update(f"{self.name(path)}\0{path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+            size = path.stat().st_size if path.exists() else -1  # a link to nowhere
+            digest.update(f"{self.name(path)}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 

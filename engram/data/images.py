@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,11 +76,10 @@ def images(
     name = str(source)
     if name in BUILT_IN and BUILT_IN[name].kind == "image":
         return _built_in(name, batch, seed, size, channels, augment, fractions)
-    if not Path(name).exists():
+    if not isinstance(source, (str, os.PathLike)) or not os.path.exists(source):
         known = [n for n, s in BUILT_IN.items() if s.kind == "image"]
-        raise DataError(
-            f"{name!r} is no folder and no built-in set of images{did_you_mean(name, known)}; there are {', '.join(known)}"
-        )
+        near = did_you_mean(name, known)
+        raise DataError(f"{name[:200]!r} is no folder and no built-in set of images{near}; there are {', '.join(known)}")
     return _folder(list_folder(name), batch, seed, size, channels, augment, budget, fractions)
 
 

@@ -66,6 +66,20 @@ def test_one_option_does_not_change_the_draws_of_another() -> None:
         assert torch.equal(both[i], shift[i].flip(2) if flipped else shift[i])
 
 
+def test_which_images_are_mirrored_erased_and_enlarged_is_independent() -> None:
+    x = torch.zeros(400, 1, 8, 8)
+    x[..., 0] = 1  # a bar on the left
+    flipped = Augment(flip=True)(x, seeded())[..., 7].sum((1, 2)) > 4
+    erased = (Augment(erase=0.5)(x, seeded()) != x).flatten(1).any(1)
+    for a in (flipped, ~flipped):
+        assert 0.15 < (a & erased).float().mean() < 0.35
+    square = torch.zeros(100, 1, 16, 16)
+    square[..., 6:10, 6:10] = 1
+    areas = Augment(scale=0.5)(square, seeded()).sum((1, 2, 3))
+    assert areas.min() < 8
+    assert areas.max() > 30
+
+
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 def test_shift_moves_by_the_given_pixels(fill: str) -> None:
     x = batch(2)

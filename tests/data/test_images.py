@@ -101,6 +101,10 @@ def test_size_and_channels_of_a_built_in_set() -> None:
         images("digits", batch=64, channels=2)
     with pytest.raises(DataError, match=r"did you mean digits"):
         images("digit", batch=64)
+    for odd in (np.zeros((2, 8, 8)), "x" * 5000, "a\0b", None):
+        with pytest.raises(DataError, match="no built-in set") as caught:
+            images(odd, batch=64)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif("ENGRAM_DATA" not in os.environ, reason="ENGRAM_DATA is not set")
@@ -257,11 +261,11 @@ def test_a_class_without_readable_images_is_dropped_with_a_warning(tmp_path: Pat
 def test_copies_across_splits_are_warned_about(tmp_path: Path) -> None:
     root = fill(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 2, "val/b": 2, "test/a": 2, "test/b": 2})
     with Image.open(root / "train/a/003.png") as image:
-        image.save(root / "test/a/001.bmp")  # other bytes, the same pixels
+        image.save(root / "val/a/001.bmp")  # other bytes, the same pixels
     (root / "test/b/twin.png").write_bytes((root / "test/b/001.png").read_bytes())  # within one split
     data = read(root)
-    assert "1 of 6 test images (16.7%) are exact copies of train images" in warnings(data)
-    assert "test/a/001.bmp = train/a/003.png" in warnings(data)
+    assert "1 of 5 val images (20.0%) are exact copies of train images" in warnings(data)
+    assert "val/a/001.bmp = train/a/003.png" in warnings(data)
     assert "two classes" not in warnings(data)
     (root / "train/b/same.png").write_bytes((root / "train/a/004.png").read_bytes())
     assert "1 images are under two classes" in warnings(read(root))
@@ -272,7 +276,11 @@ def test_links_do_not_loop(tmp_path: Path) -> None:
     fill(tmp_path, {"elsewhere": 4}, seed=1)
     (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
     (root / "c").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert read(root).summary.facts["classes"] == {"a": 3, "b": 3, "c": 4}
+    (root / "b" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "b" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    data = read(root)
+    assert data.summary.facts["classes"] == {"a": 3, "b": 7, "c": 4}
+    assert data.summary.facts["unreadable"] == ["b/broken.png"]
 
 
 @pytest.mark.parametrize(
