@@ -128,14 +128,17 @@ def compare(*runs: str | os.PathLike[str]) -> dict[str, Any]:
     return side_by_side([RunFolder.open(run) for run in runs])
 
 
-def find_lr(recipe: str | type[Recipe] | Recipe = "cnn", **knobs: Any) -> LRRange:
+def find_lr(recipe: str | type[Recipe] | Recipe = "cnn", *, progress: bool = True, **knobs: Any) -> LRRange:
     """A range of learning rates that train, with a confidence (range test, Smith 2015). Keeps nothing."""
     from engram.training.find_lr import find_lr as search
 
-    recipe, knobs, _ = pick(recipe, knobs)
+    recipe, knobs, why = pick(recipe, knobs)
+    show = Progress() if progress else silent
+    for line in why:
+        show.say(line)
     job = prepare(*make_recipe(recipe, knobs))
     (phase, *_) = job.task.phases()
-    return search(job.task, job.data, job.optims[phase.key], seed=job.recipe.seed)
+    return search(job.task, job.data, job.optims[phase.key], seed=job.recipe.seed, plan=job.plan)
 
 
 def _short(data: Any) -> str:

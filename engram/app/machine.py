@@ -103,7 +103,7 @@ def choose_threads(wish: int, task: Task, data: Data, device: torch.device, prec
     """
     cores = available_cores()
     if wish:
-        return wish, f"{wish} threads (as asked)"
+        return wish, f"{wish} thread{'s' if wish > 1 else ''} (as asked)"
     if device.type != "cpu" or cores == 1:
         return cores, f"{cores} threads"
     torch.set_num_threads(cores)
