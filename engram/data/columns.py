@@ -181,8 +181,6 @@ def words(series: Cells) -> Cells:
 def _word(cell: Any) -> str:
     if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
         return ""
-    if isinstance(cell, (float, np.floating)) and float(cell).is_integer():
-        return str(int(cell))
     return re.sub(_WHOLE, r"\1", str(cell).strip())
 
 

@@ -205,6 +205,10 @@ def test_bundled_tables(
     assert left_over(tmp_path) == []
 
 
+def test_diabetes_is_in_its_own_units() -> None:
+    assert table_frames("diabetes")[0][["age", "sex", "bmi"]].iloc[0].tolist() == [59, 2, 32.1]
+
+
 def test_images_are_no_table() -> None:
     with pytest.raises(DataError, match="mnist is a set of images"):
         table_frames("mnist")

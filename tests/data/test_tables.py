@@ -552,6 +552,12 @@ def test_long_streams_are_not_held_whole(data: Any, monkeypatch: pytest.MonkeyPa
     assert body.tell() < len(body.getvalue()) / 4
 
 
+def test_long_streams_come_whole(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "area,city,garden,sold\n" + "".join(f"{i},Bern,True,2020-01-01\n" for i in range(10_000))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert [cell for _, chunk in data.spec.read("-", 3000) for cell in chunk["area"]] == list(range(10_000))
+
+
 def test_chunks_do_not_change_the_meaning_of_codes(tmp_path: Path) -> None:
     """'01' stays a word in a chunk where every cell looks like a number."""
     frame = pd.DataFrame(
