@@ -78,6 +78,7 @@ def test_calibration_error_by_hand() -> None:
     assert got["ece"] == pytest.approx(0.15)
     bins = [(b["rows"], round(b["confidence"], 6), b["accuracy"]) for b in got["reliability"]]
     assert bins == [(10, 0.6, 0.6), (10, 0.9, 0.6)]
+    assert all(b["low"] < b["confidence"] <= b["high"] for b in got["reliability"])
 
 
 def test_batches_add_up() -> None:
