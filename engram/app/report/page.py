@@ -62,7 +62,7 @@ def headlines(run: Content) -> list[tuple[str, str, str]]:
         if m["roc_auc"]:
             beside = _interval(m["roc_auc"], "{:.3f}".format) or "mean over the classes"
             found.append(("ROC-AUC", f"{m['roc_auc']['value']:.3f}", beside))
-        found.append(("Log loss", number(m["log_loss"]), "nats per row; lower is better"))
+        found.append(("Log loss", number(m["log_loss"]), "nats; lower is better"))
         found.append(("Calibration error", percent(m["ece"]), "said against observed"))
     elif run.kind == "regression":
         found.append(("Typical error (RMSE)", number(m["rmse"]["value"]), _interval(m["rmse"], number)))
