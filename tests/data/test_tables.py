@@ -552,8 +552,10 @@ def test_long_streams_are_not_held_whole(data: Any, monkeypatch: pytest.MonkeyPa
     assert body.tell() < len(body.getvalue()) / 4
 
 
-def test_long_streams_come_whole(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "area,city,garden,sold\n" + "".join(f"{i},Bern,True,2020-01-01\n" for i in range(10_000))
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_long_streams_come_whole(data: Any, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "{},Bern,True,2020-01-01\n" if form == "csv" else '{{"area": {}, "city": "Bern", "garden": true, "sold": ""}}\n'
+    text = "area,city,garden,sold\n" * (form == "csv") + "".join(line.format(i) for i in range(10_000))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert [cell for _, chunk in data.spec.read("-", 3000) for cell in chunk["area"]] == list(range(10_000))
 
