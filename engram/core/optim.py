@@ -86,6 +86,7 @@ class Optim:
     optimizer: torch.optim.Optimizer
     schedule: Schedule = constant
     flat: tuple[FlatGroup, ...] = ()
+    fused: bool = False  # its step divides gradients by `grad_scale`, as torch's fused kernels do: clipping is then free
 
     def tensors(self) -> list[nn.Parameter]:
         """What the optimizer steps: flat buffers or plain parameters."""

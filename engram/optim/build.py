@@ -40,7 +40,8 @@ def build(module: nn.Module, knobs: OptimKnobs) -> Optim:
         optimizer = _elementwise(groups, knobs)
     if knobs.l1:
         optimizer.register_step_pre_hook(_add_l1)
-    return Optim(optimizer, schedule, tuple(flat))
+    fused = not knobs.l1 and bool(optimizer.defaults.get("fused"))  # L1 is added to gradients that are clipped already
+    return Optim(optimizer, schedule, tuple(flat), fused)
 
 
 def _group(parameters: list[nn.Parameter], decays: bool, knobs: OptimKnobs) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Update:
             else:
                 closure()
                 self.optim.optimizer.step()
+                if self.optim.fused:
+                    self.optim.optimizer.grad_scale = None  # type: ignore[attr-defined]
         logs["lr"] = torch.tensor(self.optim.optimizer.param_groups[0]["lr"])
         return {f"{self.phase.name}/{name}": value for name, value in logs.items()}, found
 
@@ -127,8 +129,8 @@ class Update:
     def _norm(self) -> Tensor:
         """The 2-norm of all gradients of the phase together."""
         gradients = self.flat_gradients + [p.grad for p in self.loose if p.grad is not None]
-        if len(gradients) == 1:
-            return torch.linalg.vector_norm(gradients[0])
+        if self.device.type == "cpu":  # a dot product is several times faster than vector_norm there
+            return sum((torch.dot(g, g) for g in map(in_a_row, gradients)), torch.zeros(())).sqrt()
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # type: ignore[arg-type]
 
     def _guard(self, loss: Tensor, norm: Tensor) -> None:
@@ -147,6 +149,9 @@ class Update:
             if norm.item() <= clip:
                 return
             factor = clip / (norm.item() + 1e-6)
+            if self.optim.fused:  # the step reads every gradient anyway and scales it on the way
+                self.optim.optimizer.grad_scale = torch.tensor(1 / factor)  # type: ignore[attr-defined]
+                return
         else:
             factor = (clip / (norm + 1e-6)).clamp(max=1.0)
         for gradient in self.flat_gradients:
@@ -218,3 +223,10 @@ def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter
     if idle:
         raise ConfigError(f"no phase trains {', '.join(idle[:3])}: freeze them or add a phase")
     return [p for p in task.parameters() if id(p) in owned]
+
+
+def in_a_row(x: Tensor) -> Tensor:
+    """The elements of a dense tensor in the order of its memory, without a copy."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)
+    return x.reshape(-1)
