@@ -177,6 +177,41 @@ def test_an_accelerator_would_be_asked_before_saving(monkeypatch: pytest.MonkeyP
     assert [s.facts["at"]["step"] for s in saved] == [2, 4]
 
 
+def test_trial_steps_are_taken_back(tmp_path: Path):
+    """The line search has moved the weights when its second evaluation is not finite: they return to where they were."""
+
+    class Fragile(Regress):
+        evaluations = 0
+
+        def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, dict[str, Tensor]]:
+            value, logs = super().loss(batch, ctx)
+            self.evaluations += 1
+            return value * (float("nan") if self.evaluations == 2 else 1.0), logs
+
+    task = seeded(lambda: Fragile(mlp(3, 8, 2)))
+    made = optim("LBFGS", task, 0.5, max_iter=4, line_search_fn="strong_wolfe")
+    message, before, saved = diverges(task, waves(8), made, tmp_path, PLAN)
+    assert "is not finite at step 1, batch 0" in message
+    assert untouched(task, before)
+    assert not saved
+
+
+def test_a_bad_log_is_never_saved(monkeypatch: pytest.MonkeyPatch):
+    """On an accelerator a loss may be bad while the weights are still finite: the save alone must see it."""
+
+    class Late(Regress):
+        def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, dict[str, Tensor]]:
+            value, logs = super().loss(batch, ctx)
+            return value + (value.detach() * float("inf") if ctx.step == 3 else 0.0), logs
+
+    task, saved = seeded(lambda: Late(mlp(3, 8, 2))), []
+    monkeypatch.setattr(Update, "_guard", lambda self, loss, norm: None)
+    with pytest.raises(Diverged, match="model/loss is inf at or before step 4"):
+        list(fit(task, waves(8), {"model": optim("SGD", task, 0.1)}, PLAN, save=lambda s, b: saved.append(s)))
+    assert [s.facts["at"]["step"] for s in saved] == [2]
+    assert all(p.isfinite().all() for p in task.parameters())
+
+
 def test_the_last_good_file_stays(tmp_path: Path):
     task = seeded(lambda: Regress(mlp(3, 8, 2)))
     with pytest.raises(Diverged):
