@@ -56,12 +56,11 @@ class ResNet(nn.Module):
         block = Bottleneck if depth in BOTTLENECK else Basic
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
         else:
             self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
         self.bn1 = BatchNorm(width)
         self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
         features, stages = width, []
         for stage, count in enumerate(blocks):
             layers: list[nn.Module] = []

@@ -360,7 +360,7 @@ def test_compare(engram: Engram, run: Path, tmp_path: Path):
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0].split() == [run.name, "other"]
-    assert next(line for line in lines if line.startswith("epochs")).split() == ["epochs", "1.0", "2.0"]
+    assert next(line for line in lines if line.startswith("epochs")).split() == ["epochs", "1", "2"]
     said = json.loads(engram("compare", str(run), "other", "--json").out)
     assert lines[-1] == said["pairs"][0]["sentence"]
 
