@@ -317,6 +317,9 @@ def test_frames_of_other_kinds() -> None:
     assert "'p' holds values of type period[M] and is left out" in texts(data)
     two = pd.DataFrame(np.c_[x, x**2], columns=pd.MultiIndex.from_tuples([("a", "b"), ("c", "d")]))
     assert table(two).spec.target == "c d"
+    numbered = pd.DataFrame(RNG.normal(size=(60, 3)))
+    spec = table(numbered).spec
+    assert torch.equal(spec.encode(numbered)["numeric"], spec.encode(numbered[[0, 1]].to_numpy())["numeric"])
     with pytest.raises(DataError, match="infinite"):
         table(pd.DataFrame({"a": x, "y": x * 1e300}))
 
@@ -336,7 +339,9 @@ def test_allow_and_drop() -> None:
         table(frame, target="size", allow=["leek"])
     assert sum(table(homes(6), target="price", allow=["tiny"]).summary.rows.values()) == 6
     endless = homes().assign(area=[np.inf] + [1.0, 2.0] * 59 + [3.0])
-    assert "1 infinite numbers are treated as missing" in texts(table(endless, target="price", allow=["infinite"]))
+    mended = table(endless, target="price", allow=["infinite"])
+    assert "1 infinite numbers are treated as missing" in texts(mended)
+    assert all(batch["numeric"].isfinite().all() for batch in mended.splits.values())
 
 
 # Encoding
