@@ -26,6 +26,7 @@ MAY: dict[str, set[str]] = {
     "inference": {"core", "nn"},
     "insight": {"core", "nn"},
     "recipes": {"core", "data", "nn", "models", "tasks", "optim", "inference"},
+    "sklearn": {"core", "data", "training", "tasks", "recipes"},
     "app": {
         "__version__",
         "core",
