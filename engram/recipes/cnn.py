@@ -30,7 +30,7 @@ from engram.tasks.weights import balanced
 class Cnn(Recipe):
     """Stages of convolution, normalisation, activation and pooling, then a linear classifier (LeCun et al. 1998)."""
 
-    tiny: ClassVar = {"widths": (4, 8), "epochs": 2, "batch": 128, "dropout": 0.0, "shift": 0, "rotate": 0.0}
+    tiny: ClassVar = {"widths": (4, 8), "epochs": 2, "batch": 128, "dropout": 0.0, "augment.shift": 0, "augment.rotate": 0.0}
     specs: ClassVar = (ImageSpec,)
 
     data: Any = knob("digits", "digits, mnist, fashion_mnist, or a folder of images per class")
@@ -49,17 +49,13 @@ class Cnn(Recipe):
     init: str = knob("auto", "auto suits the activation; or xavier_uniform, he_normal, lecun_normal, orthogonal, zeros ...")
     label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
-    shift: int = knob(1, "augmentation: random shift in pixels", low=0)
-    flip: bool = knob(False, "augmentation: mirror left and right")
-    rotate: float = knob(10.0, "augmentation: largest rotation in degrees", low=0, high=180)
-    erase: float = knob(0.0, "augmentation: chance to blank a patch", low=0, high=1)
+    augment: Augment = knob(Augment(shift=1, rotate=10.0), "random changes of the training images")
     budget: int = knob(2 << 30, "bytes of images to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3), "optimizer and schedule")
 
     def make_data(self) -> Data:
         """Images of one size in memory, or streamed when they exceed the budget."""
-        augment = Augment(shift=self.shift, flip=self.flip, rotate=self.rotate, erase=self.erase)
-        return images(self.data, batch=self.batch, seed=self.seed, size=self.size, augment=augment, budget=self.budget)
+        return images(self.data, batch=self.batch, seed=self.seed, size=self.size, augment=self.augment, budget=self.budget)
 
     def make_task(self, spec: ImageSpec) -> Task:
         """A CNN with one logit per class and cross entropy."""

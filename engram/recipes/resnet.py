@@ -45,17 +45,13 @@ class Resnet(Recipe):
     zero_init: bool = knob(True, "start every block as the identity")
     label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
-    shift: int = knob(2, "augmentation: random shift in pixels", low=0)
-    flip: bool = knob(True, "augmentation: mirror left and right")
-    rotate: float = knob(0.0, "augmentation: largest rotation in degrees", low=0, high=180)
-    erase: float = knob(0.0, "augmentation: chance to blank a patch", low=0, high=1)
+    augment: Augment = knob(Augment(shift=2, flip=True), "random changes of the training images")
     budget: int = knob(2 << 30, "bytes of images to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="nesterov", lr=0.1, weight_decay=5e-4), "optimizer and schedule")
 
     def make_data(self) -> Data:
         """Images of one size in memory, or streamed when they exceed the budget."""
-        augment = Augment(shift=self.shift, flip=self.flip, rotate=self.rotate, erase=self.erase)
-        return images(self.data, batch=self.batch, seed=self.seed, size=self.size, augment=augment, budget=self.budget)
+        return images(self.data, batch=self.batch, seed=self.seed, size=self.size, augment=self.augment, budget=self.budget)
 
     def make_task(self, spec: ImageSpec) -> Task:
         """A ResNet with one logit per class and cross entropy."""

@@ -61,7 +61,7 @@ def test_knobs_after_the_recipe():
 
 def test_values():
     assert offered("train", "cnn", "pool=") == ["pool=max", "pool=avg"]
-    assert offered("train", "cnn", "flip=") == ["flip=true", "flip=false"]
+    assert offered("train", "cnn", "augment.flip=") == ["augment.flip=true", "augment.flip=false"]
     assert offered("train", "mlp", "data=ir") == ["data=iris"]
     assert offered("train", "mlp", "data=hou") == ["data=houses.csv"]
     assert offered("train", "cnn", "start_from=runs/n") == ["start_from=runs/new-001"]
