@@ -156,9 +156,12 @@ def test_lbfgs_learns(flat: bool):
     data.make = lambda split, g: fixed
     more = {"max_iter": 20, "line_search_fn": "strong_wolfe", "schedule": constant}
     made = optim("LBFGS", task, 1.0, **more) if not flat else flat_lbfgs(task, **more)
+    with torch.no_grad():
+        start = float(task.loss(fixed, Ctx())[0])
     events, _ = run((task, data, {"model": made}), Plan(steps=15, clip=1e-3))
     assert losses(events)[-1] < 1e-4
-    assert losses(events) == sorted(losses(events), reverse=True)  # the loss before each step
+    assert losses(events)[0] == start  # of a step's many evaluations the one before it
+    assert losses(events) == sorted(losses(events), reverse=True)
 
 
 def flat_lbfgs(task: Task, **more: Any) -> Optim:
