@@ -9,6 +9,7 @@ from torch import nn
 
 from engram.core.errors import ConfigError
 from engram.core.optim import FlatGroup, Optim, flatten
+from engram.optim.adam import FusedAdam
 from engram.optim.groups import split, trainable
 from engram.optim.knobs import OptimKnobs
 from engram.optim.muon import Muon, muon_groups
@@ -85,11 +86,11 @@ def _elementwise(groups: list[dict[str, Any]], knobs: OptimKnobs) -> torch.optim
         case "adadelta":
             return torch.optim.Adadelta(groups, rho=beta2)
         case "adam":
-            return torch.optim.Adam(groups, betas=betas, fused=fused)
+            return FusedAdam(groups, betas=betas) if fused else torch.optim.Adam(groups, betas=betas)
         case "nadam":
             return torch.optim.NAdam(groups, betas=betas, decoupled_weight_decay=True)
         case "adamw":
-            return torch.optim.AdamW(groups, betas=betas, fused=fused)
+            return FusedAdam(groups, betas=betas, decoupled=True) if fused else torch.optim.AdamW(groups, betas=betas)
     raise ConfigError(f"optim.name={knobs.name} is not an elementwise optimizer")
 
 
