@@ -87,7 +87,7 @@ def _build(cls: type[T], flat: Mapping[str, Any], prefix: str, base: Mapping[str
                 if isinstance(n, (int, float)) and ((low is not None and not n >= low) or (high is not None and not n <= high)):
                     raise ConfigError(f"{key}={flat[key]} is out of range: {_range(low, high)}")
             given[f.name] = value
-        elif key not in base and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+        elif f.name not in base and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{key} must be given: it has no default")
     return cls(**given)
 

@@ -15,7 +15,7 @@ def test_exit_codes(kind: type[EngramError]):
     assert issubclass(kind, EngramError)
 
 
-KNOWN = ["epochs", "batch", "optim.lr", "optim.weight_decay", "model.width", "seed"]
+KNOWN = ["epochs", "clr", "batch", "optim.lr", "optim.weight_decay", "model.width", "seed"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,18 @@ class Toy:
     mark: str | None = knob(None, "mark")
     source: Any = knob("", "a path or an object")
     optim: OptimKnobs = knob(OptimKnobs(lr=0.5), "optimizer")
-    second: OptimKnobs = OptimKnobs(betas=(0.5, 0.5))
+    second: OptimKnobs = OptimKnobs(betas=(0.5, 0.5), inner=Inner(depth=9))
+
+
+@dataclass(frozen=True)
+class Must:
+    size: int
+    more: int = 1
+
+
+@dataclass
+class Holds:
+    part: Must = Must(size=4)
 
 
 GOOD = [
@@ -155,7 +166,7 @@ def test_what_is_not_given_keeps_the_default_of_the_place():
     """Not that of the class: `optim` starts at lr=0.5 and depth 5, `second` at other moments."""
     toy = build(Toy, {"optim.betas": "0.1,0.2", "second.lr": 3})
     assert toy.optim == OptimKnobs(lr=0.5, betas=(0.1, 0.2), inner=Inner(depth=5))
-    assert toy.second == OptimKnobs(lr=3.0, betas=(0.5, 0.5))
+    assert toy.second == OptimKnobs(lr=3.0, betas=(0.5, 0.5), inner=Inner(depth=9))
     assert build(Toy, {}) == Toy()
     assert build(Toy, {"optim.inner.act": "gelu"}).optim.inner == Inner(depth=5, act="gelu")
 
@@ -177,6 +188,10 @@ def test_a_knob_without_default_must_be_given():
     assert build(Must, {"size": "3"}).size == 3
     with pytest.raises(ConfigError, match="size must be given"):
         build(Must, {})
+
+
+def test_a_nested_knob_without_default_takes_that_of_the_place():
+    assert build(Holds, {"part.more": 2}).part == Must(size=4, more=2)
 
 
 def test_objects_pass_through():
