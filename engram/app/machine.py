@@ -104,6 +104,8 @@ def choose_threads(wish: int, task: Task, data: Data, device: torch.device, prec
     cores = available_cores()
     if wish:
         return wish, f"{wish} thread{'s' if wish > 1 else ''} (as asked)"
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # torchrun shares the cores out this way
+        return int(os.environ["OMP_NUM_THREADS"]), f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
     if device.type != "cpu" or cores == 1:
         return cores, f"{cores} threads"
     torch.set_num_threads(cores)

@@ -126,7 +126,7 @@ def test_second_header() -> None:
     good = pd.DataFrame({"price": ["?", "1", "2", "3", "4", "5"], "city": list("abcdef")})
     checks.check_headers(good, "x.csv")
     units = good.assign(price=["EUR", "1", "2", "3", "4", "5"])
-    with pytest.raises(DataError, match=r"line 2 of x.csv look like a second header: column 'price' holds 'EUR' there"):
+    with pytest.raises(DataError, match=r"line 2 of x.csv looks like a second header: column 'price' holds 'EUR' there"):
         checks.check_headers(units, "x.csv")
     two = good.assign(price=["EUR", "net", "2", "3", "4", "5"]).loc[[0, 1, 2, 3, 4, 5, 5, 5]].reset_index(drop=True)
     with pytest.raises(DataError, match=r"lines 2 to 3"):
