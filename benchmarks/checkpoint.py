@@ -45,7 +45,7 @@ class Saver:
         self.path = Path(folder) / f"{name}.state"
         self.writer = StateWriter()
         if name == "engram":
-            self.writer.prepare(self.size)
+            self.writer.prepare(self.path, self.size)
         ways = {"torch_save": self._torch, "safetensors": self._safetensors, "engram": self._engram}
         self.save: Callable[[], None] = ways[name]
 

@@ -169,7 +169,7 @@ def run_job(job: Job, folder: RunFolder | None, watch: Watcher, state: Snapshot 
         if log and state:
             log.write("resume", state.facts["at"]["step"])
         if folder:
-            writer.prepare(snapshot_size(job.task, job.optims, job.plan))
+            writer.prepare(folder.state, snapshot_size(job.task, job.optims, job.plan))
         with Interrupt() as interrupt:
             keep = _keeper(folder, writer) if folder else None
             recorder = Recorder(log, job.plan)

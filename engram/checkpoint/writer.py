@@ -6,6 +6,7 @@ import threading
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,41 +14,50 @@ from engram.checkpoint.files import Layout, write_bytes
 from engram.core.snapshot import Snapshot
 
 
+class _Slot:
+    """The memory of one file to write: a snapshot is copied here, and may be overwritten when it is on disk."""
+
+    def __init__(self):
+        self.layout: Layout | None = None
+        self.buffer = torch.empty(0, dtype=torch.uint8)
+        self.pending: Future[None] | None = None
+        self.lock = threading.Lock()
+
+    def reserve(self, size: int) -> None:
+        """Make the buffer at least this large, with its pages in place before they are needed."""
+        with self.lock:
+            if self.buffer.numel() < size:
+                self.buffer = torch.zeros(size, dtype=torch.uint8)
+
+
 class StateWriter:
-    """Writes snapshots in the order given, one at a time. An error of the thread is raised by the next call."""
+    """Writes snapshots in the order given, each file from memory of its own, so that two files of one step do not wait for each
+    other. An error of the thread is raised by the next call."""
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="engram-save")
-        self._pending: Future[None] | None = None
-        self._layouts: dict[Path, Layout] = {}
-        self._buffer = torch.empty(0, dtype=torch.uint8)
-        self._lock = threading.Lock()
+        self._slots: dict[Path, _Slot] = {}
 
-    def prepare(self, size: int) -> None:
+    def prepare(self, path: Path, size: int) -> None:
         """Reserve memory for snapshots of about `size` bytes in the background, so that the first save need not wait for it."""
-        self._pool.submit(self._reserve_locked, size)
-
-    def _reserve_locked(self, size: int) -> None:
-        with self._lock:
-            self._reserve(size)
+        self._pool.submit(self._slots.setdefault(path, _Slot()).reserve, size)
 
     def save(self, path: Path, snapshot: Snapshot) -> None:
         """Copy the tensors and return; the file appears, whole, a little later. Raises RunError of an earlier write."""
-        self.wait()
-        with self._lock:
-            layout = self._layouts.get(path)
-            if layout is None or not layout.fits(snapshot.tensors):
-                layout = self._layouts[path] = Layout(snapshot.tensors)
-            self._reserve(layout.size)
-            layout.copy(snapshot.tensors, self._buffer)
-            data = memoryview(self._buffer.numpy())[: layout.size]  # type: ignore[arg-type]
-            self._pending = self._pool.submit(_write, path, layout, snapshot, data)
+        self._raise_errors()
+        slot = self._slots.setdefault(path, _Slot())
+        _finish(slot)
+        if slot.layout is None or not slot.layout.fits(snapshot.tensors):
+            slot.layout = Layout(snapshot.tensors)
+        slot.reserve(slot.layout.size)
+        slot.layout.copy(snapshot.tensors, slot.buffer)
+        data = memoryview(slot.buffer.numpy())[: slot.layout.size]  # type: ignore[arg-type]
+        slot.pending = self._pool.submit(_write, path, slot.layout, snapshot.facts, data)
 
     def wait(self) -> None:
-        """Until the last save is on disk. Raises RunError if it could not be written."""
-        if self._pending:
-            pending, self._pending = self._pending, None
-            pending.result()
+        """Until everything is on disk. Raises RunError if something could not be written."""
+        for slot in self._slots.values():
+            _finish(slot)
 
     def close(self) -> None:
         """Finish writing and end the thread."""
@@ -56,10 +66,17 @@ class StateWriter:
         finally:
             self._pool.shutdown()
 
-    def _reserve(self, size: int) -> None:
-        if self._buffer.numel() < size:
-            self._buffer = torch.zeros(size, dtype=torch.uint8)  # zeros, so that its pages are there before they are needed
+    def _raise_errors(self) -> None:
+        for slot in self._slots.values():
+            if slot.pending and slot.pending.done():
+                _finish(slot)
 
 
-def _write(path: Path, layout: Layout, snapshot: Snapshot, data: memoryview) -> None:
-    write_bytes(path, layout.header(snapshot.facts, zlib.crc32(data)), data)
+def _finish(slot: _Slot) -> None:
+    if slot.pending:
+        pending, slot.pending = slot.pending, None
+        pending.result()
+
+
+def _write(path: Path, layout: Layout, facts: dict[str, Any], data: memoryview) -> None:
+    write_bytes(path, layout.header(facts, zlib.crc32(data)), data)

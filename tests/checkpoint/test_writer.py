@@ -70,12 +70,33 @@ def test_the_shape_of_a_state_may_change(tmp_path: Path):
 @pytest.mark.parametrize("size", [0, 100, 10**6])
 def test_reserved_memory_changes_nothing(size: int, tmp_path: Path):
     saver = StateWriter()
-    saver.prepare(size)
+    saver.prepare(tmp_path / "a", size)
     saver.save(tmp_path / "a", of(3))
-    saver.prepare(2 * size)
+    saver.prepare(tmp_path / "b", 2 * size)
     saver.save(tmp_path / "b", of(4))
     saver.close()
     assert [read_tensors(tmp_path / n).facts["value"] for n in "ab"] == [3, 4]
+
+
+def test_two_files_of_one_step_do_not_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import threading
+
+    import engram.checkpoint.writer as writer
+
+    gate, real = threading.Event(), writer.write_bytes
+
+    def held(path: Path, *parts: bytes | memoryview) -> None:
+        gate.wait(10)
+        real(path, *parts)
+
+    monkeypatch.setattr(writer, "write_bytes", held)
+    saver = StateWriter()
+    saver.save(tmp_path / "a", of(1))
+    saver.save(tmp_path / "b", of(2))  # returns although the first is not written yet
+    assert not (tmp_path / "a").exists()
+    gate.set()
+    saver.close()
+    assert [read_tensors(tmp_path / n).facts["value"] for n in "ab"] == [1, 2]
 
 
 @pytest.mark.parametrize("call", ["save", "wait", "close"])
@@ -83,7 +104,7 @@ def test_an_error_is_raised_by_the_next_call(call: str, tmp_path: Path):
     saver = StateWriter()
     saver.save(tmp_path / "no" / "a", of(1))  # returns: the thread finds out
     with pytest.raises(RunError, match="cannot write"):
-        saver.save(tmp_path / "a", of(2)) if call == "save" else getattr(saver, call)()
+        saver.save(tmp_path / "no" / "a", of(2)) if call == "save" else getattr(saver, call)()
     saver.save(tmp_path / "a", of(3)) if call != "close" else None  # told once; then it goes on
     saver.close()
     assert call == "close" or read_tensors(tmp_path / "a").facts["value"] == 3
