@@ -182,6 +182,7 @@ def check_headers(frame: pd.DataFrame, where: str) -> None:
             lines = f"line {rows[0] + 2}" if len(rows) == 1 else f"lines {rows[0] + 2} to {rows[-1] + 2}"
             cell = str(frame[name].iloc[0])
             raise DataError(
-                f"{lines} of {where} look{'s' * (len(rows) == 1)} like a second header: column {name!r} holds {cell!r} there and numbers below; "
+                f"{lines} of {where} look{'s' * (len(rows) == 1)} like a second header: "
+                f"column {name!r} holds {cell!r} there and numbers below; "
                 "keep one line of column names"
             )
