@@ -22,8 +22,8 @@ CLASSES = {
     "lightning": "peers:Lightning",
     "lightning_bare": "peers:LightningBare",
     "trainer": "peers:HFTrainer",
-    "keras_torch": "peers:Keras",
-    "keras_jax": "peers:KerasJax",
+    "keras_torch": "keras_peers:Keras",
+    "keras_jax": "keras_peers:KerasJax",
     "skorch": "peers:Skorch",
     "sklearn": "peers:Sklearn",
 }
