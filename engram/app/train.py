@@ -150,7 +150,7 @@ def write_start(job: Job, folder: RunFolder, command: list[str]) -> None:
         },
         "machine": job.machine.to_json(),
         "plan": {"steps": job.plan.steps, "steps_per_epoch": job.data.steps_per_epoch, "watch": job.plan.watch,
-                 "mode": job.plan.mode, "batch": job.recipe.batch},
+                 "mode": job.plan.mode, "batch": job.data.batch},
         "parameters": job.parameters,
         "seed": job.recipe.seed,
         "versions": describe(),
@@ -196,7 +196,7 @@ def explained(error: BaseException, job: Job) -> BaseException:
     text = str(error).lower()
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text or "out of memory" in text:
         return OutOfMemory(
-            f"out of memory on {job.device} with batch={job.recipe.batch}; set accumulate=2 (same result, half the memory), "
+            f"out of memory on {job.device} with batch={job.data.batch}; set accumulate=2 (same result, half the memory), "
             "a smaller batch, or a smaller network"
         )
     return error

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -46,6 +47,7 @@ class Mlp(Recipe):
     test: str = knob("", "a file of its own for the test split")
     allow: tuple[str, ...] = knob((), "guards to overrule: leak, infinite ...")
     epochs: float = knob(30.0, "passes over the training rows", low=0)
+    batch: int = knob(0, "rows per optimizer step, over all ranks and micro-batches; 0 = by the rows, 16 to 256", low=0)
     patience: int = knob(8, "evaluations without improvement before stopping early; 0 = never", low=0)
     hidden: tuple[int, ...] = knob((256, 128), "widths of the hidden layers", low=1)
     activation: str = knob("relu", "step, linear, sigmoid, tanh, relu, leaky_relu, softmax, gelu, silu or elu")
@@ -65,11 +67,14 @@ class Mlp(Recipe):
         if isinstance(source, (str, Path)) and (
             (str(source) in BUILT_IN and BUILT_IN[str(source)].kind == "image") or Path(source).is_dir()
         ):
-            return images(source, batch=self.batch, seed=self.seed)
-        return table(
-            source, target=self.target, kind=self.kind, test=self.test or None, batch=self.batch, seed=self.seed,
-            allow=self.allow,
-        )  # fmt: skip
+            data = images(source, batch=self.batch or 1, seed=self.seed)
+        else:
+            data = table(
+                source, target=self.target, kind=self.kind, test=self.test or None, batch=self.batch or 1, seed=self.seed,
+                allow=self.allow,
+            )  # fmt: skip
+        data.batch = self.batch or usual_batch(data.size("train"))
+        return data
 
     def make_task(self, spec: Spec) -> Task:
         """One output per class with cross entropy, or one number with `loss`."""
@@ -105,3 +110,8 @@ class Mlp(Recipe):
             return Classifier(model, spec, spec.classes, inputs)
         assert isinstance(spec, ImageSpec)
         return Classifier(model, spec, spec.classes)
+
+
+def usual_batch(rows: int) -> int:
+    """A power of two from 16 to 256 that leaves some thirty steps per epoch: small tables need steps, large ones speed."""
+    return min(256, max(16, 2 ** round(math.log2(max(rows, 1) / 30))))
