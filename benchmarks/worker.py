@@ -55,8 +55,8 @@ class Timed:
 
 def own_seconds() -> float:
     """Processor seconds of this process, its threads and the children it has waited for."""
-    t = os.times()
-    return t.user + t.system + t.children_user + t.children_system
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def busy_seconds() -> float | None:

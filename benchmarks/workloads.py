@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Workload:
         return -(-len(self.x) // self.batch)
 
 
+@functools.cache
 def workload(name: str, quick: bool = False) -> Workload:
     """One of `WORKLOADS`; `quick` is eight steps of synthetic data."""
     return WORKLOADS[name](quick)

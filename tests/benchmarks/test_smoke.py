@@ -59,7 +59,7 @@ def test_default_says_what_it_chose() -> None:
 
 def test_engram_refuses_to_be_timed_without_its_saved_state(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Engram(workload("table", True), 1)
-    monkeypatch.setattr(type(made.work), "steps", 9)
+    monkeypatch.setattr(type(made.work), "steps", 9)  # the shared workload is left alone
     with pytest.raises(RuntimeError, match="saved state is of step 8"):
         made.run(0)
 
