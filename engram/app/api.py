@@ -6,10 +6,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engram.app.finish import finish
 from engram.app.pick import pick
 from engram.app.progress import Progress, silent
-from engram.app.report import write_report
 from engram.app.run import Run, load
 
 from engram.app.train import (  # isort: skip
@@ -109,6 +107,9 @@ def _go(
 
 def _finish(job: Job, folder: RunFolder | None, show: Any, report: bool, end: Stopped) -> Run:
     """The chosen weights, the test split once, the report."""
+    from engram.app.finish import finish
+    from engram.app.report import write_report
+
     if folder is None:
         raise SystemExit(0)  # another rank writes; this one is done
     if end.step or not folder.weights.exists():

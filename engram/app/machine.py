@@ -20,6 +20,7 @@ from engram.core.errors import ConfigError
 from engram.core.plan import Precision
 from engram.core.recipe import Recipe
 from engram.core.task import Ctx, Task
+from engram.tasks.regress import Regress
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def choose_precision(recipe: Recipe, task: Task, device: torch.device) -> tuple[
     """bf16 where the machine has it and the network is wide enough to gain; and the reason in words."""
     if recipe.precision != "auto":
         return recipe.precision, f"{recipe.precision} (as asked)"
+    if isinstance(task, Regress):
+        return "fp32", "fp32 (bf16 would cost the predicted numbers digits)"
     if recipe.narrow or not _wide(task):
         return "fp32", "fp32 (bf16 gains nothing on layers this narrow)"
     if has_bf16(device):
@@ -77,7 +80,7 @@ def choose_precision(recipe: Recipe, task: Task, device: torch.device) -> tuple[
 
 def _wide(task: Task) -> bool:
     return any(isinstance(m, nn.Conv2d) for m in task.modules()) or any(
-        isinstance(m, nn.Linear) and min(m.weight.shape) >= 512 for m in task.modules()
+        isinstance(m, nn.Linear) and min(m.weight.shape) >= 256 for m in task.modules()
     )
 
 

@@ -215,22 +215,22 @@ class Recorder:
     def __init__(self, log: Any, plan: Plan):
         self.log, self.every = log, plan.log_every
         self.begun = time.perf_counter()
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
+        self.kept: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, event: Event) -> None:
         if self.log is None:
             return
+        if isinstance(event, Stepped):
+            self.kept.append(event.logs)  # added up when written: arithmetic at every step would cost more than the record
+            if event.layers is None and event.step % self.every:
+                return
         seconds = round(time.perf_counter() - self.begun, 3)
         if isinstance(event, Stepped):
-            for name, value in event.logs.items():
-                self.sums[name] = self.sums.get(name, 0) + value
-            self.count += 1
-            if event.layers is not None or event.step % self.every == 0:
-                means = {name: float(total) / self.count for name, total in self.sums.items()}
-                layers = {"layers": {n: float(v) for n, v in event.layers.items()}} if event.layers else {}
-                self.log.write("step", event.step, seconds=seconds, **means, **layers)
-                self.sums, self.count = {}, 0
+            names = dict.fromkeys(name for logs in self.kept for name in logs)
+            means = {n: float(torch.stack([k[n] for k in self.kept if n in k]).mean()) for n in names}
+            layers = {"layers": {n: float(v) for n, v in event.layers.items()}} if event.layers else {}
+            self.log.write("step", event.step, seconds=seconds, **means, **layers)
+            self.kept = []
         elif isinstance(event, Evaluated):
             self.log.write("eval", event.step, seconds=seconds, best=event.best, metrics=event.metrics)
         elif isinstance(event, Stopped):

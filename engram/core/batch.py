@@ -14,7 +14,7 @@ Logs = dict[str, Tensor]
 
 def rows(batch: Mapping[str, Tensor]) -> int:
     """How many rows the batch holds."""
-    return len(next(iter(batch.values())))
+    return next(iter(batch.values())).shape[0]
 
 
 def split_rows(batch: Batch, pieces: int) -> list[Batch]:
@@ -27,6 +27,8 @@ def split_rows(batch: Batch, pieces: int) -> list[Batch]:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch on `device`; tensors that are there already are not copied."""
+    if all(tensor.device == device for tensor in batch.values()):
+        return batch
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 

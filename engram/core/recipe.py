@@ -79,7 +79,7 @@ class Recipe(ABC):
             compile=compile,
             eval_every=eval_every,
             save_every=max(1, -(-steps // self.saves)) if self.saves else eval_every,
-            log_every=max(1, steps // 200),
+            log_every=max(1, steps // 200, min(10, steps // 20)),
             watch=self.watch[0],
             mode=self.watch[1],
             patience=self.patience,

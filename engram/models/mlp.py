@@ -74,7 +74,7 @@ class MLP(nn.Module):
             if categorical is None:
                 raise ValueError("an MLP with columns takes (numeric, categorical); pass (B, 0) where there are none")
             x = self.columns(x, categorical)
-        x = x.flatten(1)
+        x = x.flatten(1) if x.dim() > 2 else x
         for layer in self.hidden:
             x = layer(x)
         return self.output(self.head(x))
@@ -98,5 +98,10 @@ class _Layer(nn.Module):
         self.skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dropout(self.activation(self.norm(self.linear(x))))
+        y = self.linear(x)
+        if not isinstance(self.norm, nn.Identity):  # calling a module that does nothing costs as much as a small one that does
+            y = self.norm(y)
+        y = self.activation(y)
+        if self.dropout.p:
+            y = self.dropout(y)
         return x + y if self.skip else y

@@ -85,7 +85,7 @@ def fit(
         return
     while at.step < plan.steps:
         ctx = Ctx(at.step, plan.steps, mesh)
-        wants_layers = at.step % plan.log_every == 0
+        wants_layers = at.step == 0 or due(at.step + 1, plan.log_every)
         logs: dict[str, Tensor] = {}
         layers: dict[str, Tensor] | None = None
         for update in updates:
@@ -106,7 +106,8 @@ def fit(
             seed_generators(device, fold(plan.seed, "after", at.step))
             with torch.no_grad():
                 task.after_step(ctx)
-        average.update()
+        if plan.ema:
+            average.update()
         at.step += 1
         pending = logs
         last, stopping = at.step == plan.steps, asked(stop, at, plan, mesh, device)

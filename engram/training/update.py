@@ -38,6 +38,8 @@ class Update:
         self.apart = [p for p in optim.tensors() if id(p) not in buffers]  # another phase may share the optimizer
         self.loose = [p for p in self.apart if id(p) in mine]
         self.flat_gradients = whole_gradient(optim.flat)
+        self.rate = (math.nan, torch.tensor(math.nan))
+        self.titles: dict[str, str] = {}
         self.before: list[Tensor] = []  # the weights before a step with trial steps
         for group in optim.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -79,8 +81,16 @@ class Update:
                 self.optim.optimizer.step()
                 if self.optim.fused:
                     self.optim.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        logs["lr"] = torch.tensor(self.optim.optimizer.param_groups[0]["lr"])
-        return {f"{self.phase.name}/{name}": value for name, value in logs.items()}, found
+        logs["lr"] = self._rate(self.optim.optimizer.param_groups[0]["lr"])
+        if self.titles.keys() != logs.keys():
+            self.titles = {name: f"{self.phase.name}/{name}" for name in logs}
+        return {self.titles[name]: value for name, value in logs.items()}, found
+
+    def _rate(self, lr: float) -> Tensor:
+        """The rate as a tensor, a new one only when it has changed."""
+        if lr != self.rate[0]:
+            self.rate = (lr, torch.tensor(lr))
+        return self.rate[1]
 
     @torch.no_grad()
     def undo(self) -> None:
@@ -130,7 +140,8 @@ class Update:
         """The 2-norm of all gradients of the phase together."""
         gradients = self.flat_gradients + [p.grad for p in self.loose if p.grad is not None]
         if self.device.type == "cpu":  # a dot product is several times faster than vector_norm there
-            return sum((torch.dot(g, g) for g in map(in_a_row, gradients)), torch.zeros(())).sqrt()
+            squares = [torch.dot(g, g) for g in map(in_a_row, gradients)]
+            return sum(squares[1:], squares[0]).sqrt() if squares else torch.zeros(())
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # type: ignore[arg-type]
 
     def _guard(self, loss: Tensor, norm: Tensor) -> None:
