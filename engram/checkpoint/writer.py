@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from engram.checkpoint.files import Layout, write_bytes
@@ -27,7 +28,9 @@ class _Slot:
         """Make the buffer at least this large, with its pages in place before they are needed."""
         with self.lock:
             if self.buffer.numel() < size:
-                self.buffer = torch.zeros(size, dtype=torch.uint8)
+                memory = np.empty(size, dtype=np.uint8)
+                memory.fill(0)  # by numpy: torch would start OpenMP threads of its own in this thread, which then get in the way
+                self.buffer = torch.from_numpy(memory)
 
 
 class StateWriter:
