@@ -23,6 +23,9 @@ from engram.core.task import Ctx, Task
 from engram.tasks.regress import Regress
 
 
+TURN = 0.08  # seconds: length of a turn of the probe for threads
+
+
 @dataclass(frozen=True)
 class Machine:
     """The choices of one run, and why."""
@@ -100,7 +103,7 @@ def keep_memory() -> None:
 
 
 def choose_threads(wish: int, task: Task, data: Data, device: torch.device, precision: Precision) -> tuple[int, str]:
-    """As many threads as help now: a probe times a step with all cores, half of them ... and one.
+    """As many threads as help now: a probe times steps with all cores, half of them ... and one, in turn.
 
     A busy neighbour makes several threads far slower than one, because they wait for each other at every layer.
     """
@@ -117,20 +120,23 @@ def choose_threads(wish: int, task: Task, data: Data, device: torch.device, prec
     options = [cores]
     while options[-1] > 1:
         options.append(options[-1] // 2)
-    best = {threads: float("inf") for threads in options}
-    begun = time.perf_counter()
-    for number in range(8):
+    steps, seconds = dict.fromkeys(options, 0), dict.fromkeys(options, 0.0)
+    for turn in range(4):  # turns of some length: in a short one a neighbour may happen to sleep
         for threads in options:
             torch.set_num_threads(threads)
-            start = time.perf_counter()
-            _step(trial, to_device(batch, device), device, precision)
-            if number:  # the first round warms up
-                best[threads] = min(best[threads], time.perf_counter() - start)
-        if number and time.perf_counter() - begun > 1.0:
+            begun, done = time.perf_counter(), 0
+            while not done or (turn and time.perf_counter() - begun < TURN):
+                _step(trial, to_device(batch, device), device, precision)
+                done += 1
+            if turn:  # the first turn is one step to warm up
+                steps[threads] += done
+                seconds[threads] += time.perf_counter() - begun
+        if sum(seconds.values()) > 10 * TURN:
             break
-    chosen = min(options, key=lambda threads: best[threads])
+    each = {threads: seconds[threads] / steps[threads] for threads in options}
+    chosen = min(options, key=lambda threads: each[threads])
     torch.set_num_threads(chosen)
-    times = ", ".join(f"{threads}: {best[threads] * 1e3:.1f} ms" for threads in options)
+    times = ", ".join(f"{threads}: {each[threads] * 1e3:.1f} ms" for threads in options)
     return chosen, f"{chosen} thread{'s' if chosen > 1 else ''} (a step takes with {times})"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engram.data.image_spec import ImageSpec
 from engram.inference.classify import Classifier
-from engram.inference.fold import fold_norms
+from engram.inference.fold import fold
 from engram.inference.outputs import Runner
 from engram.inference.regress import Regressor
 from engram.models.cnn import CNN
@@ -46,7 +46,7 @@ def test_folded_models_say_the_same_with_fewer_layers(make) -> None:
     x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     model = lived_in(make(), x)
     before = copy.deepcopy(model.state_dict())
-    folded = fold_norms(model, (x,))
+    folded = fold(model, (x,))
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in folded.modules())
     torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
@@ -55,9 +55,33 @@ def test_folded_models_say_the_same_with_fewer_layers(make) -> None:
 def test_layers_that_run_in_another_order_are_left_alone() -> None:
     x = torch.randn(4, 3, 8, 8)
     model = lived_in(Swapped(), x)
-    folded = fold_norms(model, (x,))
+    folded = fold(model, (x,))
     assert any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     torch.testing.assert_close(folded(x), model(x))
+
+
+class Reads(nn.Module):
+    """Reads the input of a ReLU again: overwriting it would be wrong. `first` puts the ReLU on the caller's own tensor."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first, self.relu, self.conv = first, nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            return self.conv(self.relu(x)).mean((2, 3))
+        y = self.conv(x)
+        return (self.relu(y) + 2 * y).mean((2, 3))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_relu_overwrites_only_what_nobody_else_reads(first: bool) -> None:
+    x = torch.randn(4, 3, 8, 8)
+    folded = fold(Reads(first).eval(), (x,))
+    assert not folded.get_submodule("relu").inplace
+    plain = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)).eval()
+    assert fold(plain, (x,)).get_submodule("1").inplace
+    assert not plain.get_submodule("1").inplace
 
 
 def test_tuning_stays_within_the_number_format() -> None:
