@@ -128,7 +128,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "open quote": ("x.csv", GOOD + '1,"2,a\n' + ROWS, "quote that is not closed|has 2 fields"),
     "no header": ("x.csv", "5.1,3.5,a\n" + GOOD[6:], "first line of x.csv holds data .5.1, 3.5, a"),
     "same names": ("x.csv", GOOD.replace("a,b,y", "a,a,y"), "more than one column called 'a'"),
-    "second header": ("x.csv", GOOD.replace("a,b,y\n", "a,b,y\ncm,kg,class\n"), "line 2 of x.csv look like a second header"),
+    "second header": ("x.csv", GOOD.replace("a,b,y\n", "a,b,y\ncm,kg,class\n"), "line 2 of x.csv looks like a second header"),
     "repeated header": ("x.csv", GOOD + GOOD, "line 32 of x.csv repeats the column names"),
     "few rows": ("x.csv", "a,y\n" + "1,a\n2,b\n" * 4, "only 8 usable rows"),
     "no input": ("x.csv", "k,y\n" + "1,a\n1,b\n" * 10, "no usable input column beside 'y'.*'k' is '1' in every row"),
