@@ -22,7 +22,6 @@ from engram.core.recipe import Recipe
 from engram.core.task import Ctx, Task
 from engram.tasks.regress import Regress
 
-
 TURN = 0.08  # seconds: length of a turn of the probe for threads
 
 

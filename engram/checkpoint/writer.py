@@ -29,7 +29,7 @@ class _Slot:
         with self.lock:
             if self.buffer.numel() < size:
                 memory = np.empty(size, dtype=np.uint8)
-                memory.fill(0)  # by numpy: torch would start OpenMP threads of its own in this thread, which then get in the way
+                memory.fill(0)  # by numpy: torch would start OpenMP threads of its own here, which get in the way
                 self.buffer = torch.from_numpy(memory)
 
 
