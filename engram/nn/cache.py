@@ -1,0 +1,106 @@
+"""Keys and values of the tokens read so far, in memory of a fixed size, for decoding token by token.
+
+A token at position p of its row lies in slot p, and a query at position p sees slots 0 to p (or the last `window` of
+them). So prompts of different lengths stand in one batch padded at the right: what the padding wrote lies after the
+prompt, is not seen, and is overwritten by the tokens that follow. Going back, as speculative decoding does, is stepping
+on from an earlier position. A window bounds what is read; the memory is `capacity` slots with or without it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engram.nn.attention import causal_mask
+
+
+class KVCache:
+    """(layers, 2, rows, heads, capacity, width) numbers; per step one `place`, then one `append` for each layer.
+
+    No gradient flows through it.
+    lengths: (rows,) how many slots of each row hold something.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        rows: int,
+        heads: int,
+        capacity: int,
+        width: int,
+        *,
+        window: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        # Zeros, because a weight of 0 times a slot never written must be 0, and 0 times an accidental NaN is not.
+        self.data = torch.zeros(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.window = window
+        self._first = self._low = self._end = 0
+        self._slots: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.data.shape[2]
+
+    @property
+    def capacity(self) -> int:
+        return self.data.shape[4]
+
+    def place(self, positions: Tensor) -> tuple[Tensor | None, bool]:
+        """Say where the next tokens stand, (rows, T), consecutive in each row; gives (mask, causal) for their attention.
+
+        The mask is (rows or 1, 1, T, S) bool, or None where every query may see all that `append` returns. Raises
+        ValueError when the memory is full, a position is skipped, or the number of rows is another.
+        """
+        count = positions.shape[1]
+        if len(positions) != self.rows:
+            raise ValueError(f"the cache has {self.rows} rows and the tokens {len(positions)}")
+        first, last = (int(p) for p in positions.aminmax())
+        if last >= self.capacity:
+            raise ValueError(f"position {last} does not fit into a cache of {self.capacity} tokens; start with a larger one")
+        if bool((positions[:, 0] > self.lengths).any()):
+            raise ValueError("a row continues after a gap: its first position is larger than its length in the cache")
+        self.lengths = positions[:, -1] + 1
+        self._first, self._end = first, last + 1
+        self._low = max(0, first - self.window + 1) if self.window else 0
+        alike = last - first == count - 1  # rows are consecutive, so they all stand at the same place
+        rows = torch.arange(self.rows, device=positions.device)[:, None]
+        self._slots = None if alike else (rows, positions)
+        if alike and count == 1:
+            return None, False
+        if alike and first == 0 and (self.window == 0 or count <= self.window):
+            return None, True
+        slots = torch.arange(self._low, self._end, device=positions.device)
+        return causal_mask(positions[:1] if alike else positions, slots[None], self.window), False
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the keys and values (rows, heads, T, width) of the placed tokens; all that they may see, as views."""
+        keys, values = self.data[layer, 0], self.data[layer, 1]
+        k, v = k.detach(), v.detach()
+        if self._slots is None:
+            keys[:, :, self._first : self._end] = k
+            values[:, :, self._first : self._end] = v
+        else:
+            rows, slots = self._slots
+            keys[rows, :, slots] = k.transpose(1, 2).to(keys.dtype)
+            values[rows, :, slots] = v.transpose(1, 2).to(values.dtype)
+        return keys[:, :, self._low : self._end], values[:, :, self._low : self._end]
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Forget what stands after the first `lengths` (rows,) tokens of each row, so that a gap there is noticed."""
+        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
+
+    def reorder(self, index: Tensor) -> None:
+        """Row i becomes what row index[i] was: beams that move, rows that are finished (left out), or repeated prompts."""
+        used = int(self.lengths.max()) if len(self.lengths) else 0
+        kept = self.data[..., :used, :].index_select(2, index)
+        if len(index) != self.rows:
+            layers, pair, _, heads, capacity, width = self.data.shape
+            self.data = self.data.new_zeros(layers, pair, len(index), heads, capacity, width)
+        self.data[..., :used, :] = kept
+        self.lengths = self.lengths[index]
+
+
+__all__ = ["KVCache"]
