@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 State = Tensor | tuple[Tensor, Tensor]  # (layers * directions, B, width); for lstm the pair (h, c)
 CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+WASTE = 1.6  # padded steps per real step, above which packing is faster than padding
 SHUT = 1e4  # a gate's input from the padding flag: its sigmoid is 0 or 1 in every number format
 
 
@@ -86,6 +87,28 @@ class Recurrent(nn.Module):
             return self.stack(x, state)
         start = self.initial(x.shape[0], x) if state is None else state
         return self._packed(x, lengths, start) if self.cell == "rnn" else self._shut(x, lengths, start)
+
+    def separate(self, x: Tensor, documents: Tensor) -> Tensor:
+        """x (B, T, inputs) to (B, T, width * directions), from a state of zeros wherever `documents` (B, T) changes.
+
+        Each run of equal numbers becomes a row of its own, so the outputs are those of the documents one by one.
+        """
+        begins = torch.ones_like(documents, dtype=torch.bool)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        first = begins.flatten().nonzero()[:, 0]  # (N,) where each document starts
+        if len(first) == len(x):
+            return self.stack(x)[0]
+        number = begins.flatten().cumsum(0) - 1  # (B * T,)
+        place = torch.arange(len(number), device=x.device) - first[number]
+        lengths = torch.bincount(number)
+        grid = x.new_zeros(len(first), int(lengths.max()), x.shape[2])
+        grid = grid.index_put((number, place), x.flatten(0, 1))
+        if grid.shape[0] * grid.shape[1] > WASTE * len(number):
+            packed = pack_padded_sequence(grid, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            outputs, _ = pad_packed_sequence(self.stack(packed)[0], batch_first=True)
+        else:  # without a second direction what follows a document cannot reach it
+            outputs, _ = self(grid, lengths) if self.directions == 2 else self.stack(grid)
+        return outputs[number, place].view(*documents.shape, -1)
 
     def initial(self, rows: int, like: Tensor) -> State:
         """Zeros of the dtype and on the device of `like`."""

@@ -101,6 +101,32 @@ def test_a_state_goes_on_where_it_stopped(cell: str) -> None:
         torch.testing.assert_close(joined(state)[:, row], joined(last)[:, 0])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("borders", [[[6], [2, 7]], [[1, 2, 3], []], [[], []]])
+def test_documents_in_one_row_equal_documents_alone(cell: str, bidirectional: bool, borders: list[list[int]]) -> None:
+    """Outputs and gradients to 1e-10, padded (documents of like length) and packed (of unlike length)."""
+    torch.manual_seed(0)
+    net = Recurrent(cell, 3, 5, 2, bidirectional).double()
+    x = torch.randn(2, 12, 3, dtype=torch.float64)
+    documents = torch.zeros(2, 12, dtype=torch.int32)
+    for row, cuts in enumerate(borders):
+        for cut in cuts:
+            documents[row, cut:] += 1
+    got = net.separate(x, documents)
+    got.square().sum().backward()
+    grads = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    edges = [[0, *cuts, 12] for cuts in borders]
+    alone = [
+        torch.cat([net.stack(x[row : row + 1, a:b])[0] for a, b in zip(edge, edge[1:])], 1) for row, edge in enumerate(edges)
+    ]
+    torch.testing.assert_close(got, torch.cat(alone), atol=1e-10, rtol=1e-10)
+    torch.cat(alone).square().sum().backward()
+    for a, p in zip(grads, net.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, atol=1e-10, rtol=1e-10)
+
+
 def test_dropout_between_layers_only_in_training() -> None:
     torch.manual_seed(0)
     net = Recurrent("lstm", 3, 64, 2, dropout=0.5)
