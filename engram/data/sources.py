@@ -1,4 +1,4 @@
-"""Built-in data sets by name: bundled with scikit-learn, in ENGRAM_DATA, in the user's cache, or downloaded, in this order.
+"""Built-in data sets by name: bundled with a package, in ENGRAM_DATA, in the user's cache, or downloaded, in this order.
 
 Every file is pinned by the sha256 of its content. For a `.gz` file that is the content after decompression, because the same
 data compressed again has other bytes. A file whose sha256 differs is never used.
@@ -15,13 +15,14 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram.core.errors import DataError, did_you_mean
+from engram.data.text_pins import PINS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,14 +51,16 @@ class Remote:
 
 @dataclass(frozen=True)
 class Source:
-    """A built-in data set; one without `files` is bundled with scikit-learn."""
+    """A built-in data set; one without `files` is bundled with a package, or is the user's `own` copy."""
 
-    kind: Literal["table", "image"]
+    kind: Literal["table", "image", "text"]
     description: str
     rows: int  # over all splits
     licence: str
     target: str = ""  # the column to predict, for tables
     files: dict[str, Remote] = field(default_factory=dict)
+    folder: str = ""  # another name that its folder in ENGRAM_DATA may have
+    own: str = ""  # what a user has to put there, when there is nothing to download
 
 
 def _idx(address: str, *sha256: str) -> dict[str, Remote]:
@@ -121,17 +124,22 @@ BUILT_IN: dict[str, Source] = {
         ),
     ),
 }
+BUILT_IN |= {
+    name: Source("text", p.description, p.rows, p.licence, "", {f: Remote(*r) for f, r in p.files.items()}, p.folder, p.own)
+    for name, p in PINS.items()
+}
 
 
-def locate(name: str, *, mirror: str = "") -> dict[str, Path]:
-    """The checked files of a built-in set by file name; {} when it is bundled with scikit-learn.
+def locate(name: str, *, mirror: str = "", only: Collection[str] | None = None) -> dict[str, Path]:
+    """The checked files of a built-in set (or `only` those) by file name; {} when it is bundled or the user's own copy.
 
     Looks in $ENGRAM_DATA/<name>/, then in the cache ($ENGRAM_CACHE or ~/.cache/engram), then downloads into the cache.
     `mirror` is a web address that holds <name>/<file> and replaces the pinned ones. Raises DataError when the name is unknown,
     a file cannot be had, or its sha256 differs.
     """
     source = find(name)
-    return {file: _file(name, file, remote, mirror) for file, remote in source.files.items()}
+    wanted = {f: r for f, r in source.files.items() if only is None or f in only}
+    return {file: _file(name, file, remote, mirror, source.folder) for file, remote in wanted.items()}
 
 
 def find(name: str) -> Source:
@@ -148,6 +156,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ENGRAM_CACHE") or Path.home() / ".cache" / "engram")
 
 
+def folders(name: str) -> list[Path]:
+    """The existing folders where a built-in set may lie: in $ENGRAM_DATA under its names, then in the cache."""
+    own = os.environ.get("ENGRAM_DATA")
+    names = [n for n in (name, find(name).folder) if n]
+    return [p for p in [*(Path(own) / n for n in names if own), cache_folder() / name] if p.is_dir()]
+
+
 def content_sha256(path: Path) -> str:
     """The sha256 of a file, of a .gz after decompression; '' when the compressed data is damaged."""
     opened: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
@@ -158,10 +173,10 @@ def content_sha256(path: Path) -> str:
         return ""
 
 
-def _file(name: str, file: str, remote: Remote, mirror: str) -> Path:
+def _file(name: str, file: str, remote: Remote, mirror: str, folder: str) -> Path:
     own = os.environ.get("ENGRAM_DATA")
     cached = cache_folder() / name / file
-    for path in ([Path(own) / name / file] if own else []) + [cached]:
+    for path in ([Path(own) / n / file for n in (name, folder) if n] if own else []) + [cached]:
         if path.is_file():
             if content_sha256(path) != remote.sha256:
                 raise DataError(
@@ -191,7 +206,7 @@ def _download(name: str, address: str, sha256: str, path: Path, looked: str) -> 
         os.replace(part, path)
     except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        bundled = ", ".join(n for n, s in BUILT_IN.items() if not s.files)
+        bundled = ", ".join(n for n, s in BUILT_IN.items() if not s.files and not s.own and s.kind == BUILT_IN[name].kind)
         raise DataError(
             f"{name} is not on this machine and {address} cannot be had ({reason}); looked in {looked}; put {path.name} into "
             f"{path.parent}, set ENGRAM_DATA to the folder above {name}/, or use a bundled set: {bundled}"
@@ -210,7 +225,8 @@ def table_frames(name: str, *, mirror: str = "") -> tuple[DataFrame, str, DataFr
 
     source = find(name)
     if source.kind != "table":
-        raise DataError(f"{name} is a set of images, not a table; train it with an image recipe such as cnn")
+        recipe = "an image recipe such as cnn" if source.kind == "image" else "a text recipe"
+        raise DataError(f"{name} is a set of {source.kind}s, not a table; train it with {recipe}")
     if not source.files:
         return _bundled(name, source.target), source.target, None
     files = locate(name, mirror=mirror)
