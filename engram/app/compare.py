@@ -41,7 +41,8 @@ def compare(folders: list[RunFolder]) -> dict[str, Any]:
 def _row(folder: RunFolder) -> dict[str, Any]:
     info, result, records = folder.info(), folder.read_result(), folder.read_metrics()
     kind = result.get("kind", "none")
-    figures = {name: result["metrics"][name] for name in _TESTS.get(kind, ()) if result["metrics"].get(name) is not None}
+    names = tuple(result["metrics"]) if kind == "scores" else _TESTS.get(kind, ())
+    figures = {name: result["metrics"][name] for name in names if result["metrics"].get(name) is not None}
     return {
         "path": str(folder.path), "recipe": info["recipe"], "data": info["data"]["title"], "parameters": info["parameters"],
         "seconds": training_seconds(records), "steps": max((r["step"] for r in records), default=0),

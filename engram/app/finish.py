@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from PIL import Image
 
 from engram.app.collect import Example, collect
 from engram.app.layers import write_layers
+from engram.app.scores import figures_of, write_examples
 from engram.app.verdict import verdict
 from engram.checkpoint.files import reason, write_json, write_tensors
 from engram.checkpoint.folder import RunFolder
@@ -28,6 +29,7 @@ from engram.data.image_spec import ImageSpec
 if TYPE_CHECKING:
     from engram.app.train import Job
 
+LONGEST = 2000  # characters of an example's text
 LARGEST = 512  # pixels: longer sides of examples are scaled down to this
 
 
@@ -39,6 +41,9 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     split = next((s for s in ("test", "val") if job.data.size(s)), "")
     found = collect(predictor, job.data.batches(split) if split else ())
     result: dict[str, Any] = {"kind": found.kind, "split": split, "rows": found.rows, "metrics": found.metrics()}
+    scores = predictor.scores(job.data.batches(split), raw_rows(job.data, split)) if found.kind == "none" and split else None
+    if scores:
+        result |= figures_of(scores)
     records = folder.read_metrics()
     chosen = chosen_step(records, job.plan.watch, job.data.steps_per_epoch)
     result["verdict"] = verdict(result, losses_at(records, chosen["step"]), items(job.data.spec))
@@ -49,18 +54,31 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
         facts = {"split": split, "sha256": job.data.summary.sha256}
         write_tensors(folder.predictions, found.snapshot(facts))
         write_samples(folder.path / "samples", job.data, split, found.random(), found.worst())
+    elif scores:
+        write_examples(folder.path / "samples", scores)
     write_layers(folder, job.recipe, job.data.spec)
     write_json(folder.result, result)
     return result
 
 
-def measure(predictor: Predictor, batches: Iterable[Batch], spec: Spec) -> dict[str, Any]:
-    """Figures on labelled batches of the user's own: kind, split 'given', rows, metrics, verdict. Raises DataError if empty."""
-    found = collect(predictor, batches)
+def measure(
+    predictor: Predictor, batches: Callable[[], Iterable[Batch]], rows: Callable[[], Iterable[list[Any]]], spec: Spec
+) -> dict[str, Any]:
+    """Figures on labelled data of the user's own: kind, split 'given', rows, metrics, verdict. Raises DataError if empty."""
+    found = collect(predictor, batches())
+    result: dict[str, Any] = {"kind": found.kind, "split": "given", "rows": found.rows, "metrics": found.metrics()}
     if found.kind == "none":
-        raise DataError("nothing to measure: the data holds no labelled rows, or this run's outputs have no figures")
-    result = {"kind": found.kind, "split": "given", "rows": found.rows, "metrics": found.metrics()}
+        scores = predictor.scores(batches(), rows())
+        if scores is None or not len(scores.parts):
+            raise DataError("nothing to measure: the data holds no labelled rows, or this run's outputs have no figures")
+        result |= figures_of(scores)
     return result | {"verdict": verdict(result, items=items(spec))}
+
+
+def raw_rows(data: Data, split: str, at_once: int = 64) -> Iterator[list[Any]]:
+    """The raw rows of a split, some at a time."""
+    for first in range(0, data.size(split), at_once):
+        yield data.raw(split, list(range(first, min(first + at_once, data.size(split)))))
 
 
 def items(spec: Spec) -> str:
@@ -126,6 +144,8 @@ def _sample(folder: Path, name: str, example: Example, data: Data, split: str) -
         entry["picture"] = f"{name}.png"
     elif isinstance(raw, dict):
         entry["input"] = {str(k): _plain(v) for k, v in raw.items()}
+    elif isinstance(raw, str):
+        entry["input"] = {"text": raw[:LONGEST]}
     return entry
 
 

@@ -13,11 +13,23 @@ def verdict(result: dict[str, Any], losses: tuple[float, float] | None = None, i
     if result["kind"] == "none":
         return "Trained, but not measured: this kind of output has no figures on unseen rows."
     which = {"test": "unseen ", "val": "validation "}.get(result["split"], "")
+    items = result.get("of", items)
     rows = f"{result['rows']:,} {which}{items.removesuffix('s') if result['rows'] == 1 else items}"
     if result["split"] == "val":
         rows += " (there are no test rows, and these also chose the weights)"
+    if result["kind"] == "scores":
+        return _scores(result, rows) + _fit(losses) + "."
     say = _classification if result["kind"] == "classification" else _regression
     return say(result["metrics"], rows) + _fit(losses) + "."
+
+
+def _scores(result: dict[str, Any], rows: str) -> str:
+    name = result["headline"]
+    found, form = result["metrics"][name], percent if result["forms"][name] == "percent" else number
+    interval = "" if found["low"] is None else f" (95 % interval {spread(found, form)})"
+    words = result["words"][name]
+    beside = f"; {result['beside']}" if result["beside"] else ""
+    return f"{words[0].upper()}{words[1:]} {form(found['value'])} on {rows}{interval}{beside}"
 
 
 def _classification(m: dict[str, Any], rows: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,27 @@ class Field:
 
     kind: str
     doc: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over many rows. `statistic` maps sums of the rows' parts (N, K) to values (N,), so that its interval can be had by
+    resampling rows."""
+
+    words: str  # "perplexity per token"
+    statistic: Callable[[Tensor], Tensor]
+    form: Literal["number", "percent"] = "number"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a predictor reaches on rows with known answers, where probabilities of classes or numbers do not say it all."""
+
+    figures: dict[str, Figure]  # the first is the headline
+    parts: Tensor  # (rows, K) float64: what each row adds to the sums that the figures are made of
+    of: str = "rows"  # what the rows are called
+    beside: str = ""  # what knowing nothing would reach: "guessing evenly has 71"
+    examples: list[dict[str, Any]] = field(default_factory=list)  # {"input", "target", "prediction"} as text
 
 
 class Predictor(ABC):
@@ -35,6 +56,13 @@ class Predictor(ABC):
 
         Known names: "probabilities" (B, classes), "values" (B,), and "targets" when the batch holds them; {} if none.
         """
+
+    def scores(self, batches: Iterable[Batch], rows: Iterable[list[Any]]) -> Scores | None:
+        """Figures of rows with answers, given as encoded batches and as raw rows: read whichever is needed, once.
+
+        None where `outputs` says it all (classes and numbers).
+        """
+        return None
 
     def tune(self, *, bf16: bool, channels_last: bool) -> None:
         """Prepare for speed on this machine; the outputs stay the same within the number format."""

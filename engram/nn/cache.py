@@ -8,10 +8,12 @@ on from an earlier position. A window bounds what is read; the memory is `capaci
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from engram.nn.attention import causal_mask
+from engram.nn.attention import Attend, causal_mask
 
 
 class KVCache:
@@ -20,6 +22,10 @@ class KVCache:
     No gradient flows through it.
     lengths: (rows,) how many slots of each row hold something.
     """
+
+    rewinds = True  # a position may be written again, which a hidden state of a recurrent network cannot undo
+
+    rewinds = True  # a position may be written again
 
     def __init__(
         self,
@@ -93,14 +99,85 @@ class KVCache:
         self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
 
     def reorder(self, index: Tensor) -> None:
-        """Row i becomes what row index[i] was: beams that move, rows that are finished (left out), or repeated prompts."""
-        used = int(self.lengths.max()) if len(self.lengths) else 0
-        kept = self.data[..., :used, :].index_select(2, index)
-        if len(index) != self.rows:
-            layers, pair, _, heads, capacity, width = self.data.shape
-            self.data = self.data.new_zeros(layers, pair, len(index), heads, capacity, width)
-        self.data[..., :used, :] = kept
+        """Row i becomes what row index[i] was: beams that move, rows that are finished (left out), or repeated prompts.
+
+        The numbers go to new memory, so a shallow copy of a cache can be reordered without touching the first.
+        """
+        layers, pair, _, heads, capacity, width = self.data.shape
+        self._copy_to(self.data.new_zeros(layers, pair, len(index), heads, capacity, width), index)
         self.lengths = self.lengths[index]
 
+    def put(self, rows: Tensor, other: KVCache) -> None:
+        """Replace some rows by all rows of another cache, in this order."""
+        used = other.used()
+        self.data[:, :, rows, :, :used] = other.data[..., :used, :]
+        self.lengths[rows] = other.lengths
 
-__all__ = ["KVCache"]
+    def grow(self) -> None:
+        """Twice the capacity."""
+        layers, pair, rows, heads, capacity, width = self.data.shape
+        self._copy_to(self.data.new_zeros(layers, pair, rows, heads, 2 * capacity, width))
+
+    def used(self) -> int:
+        """The length of the longest row."""
+        return int(self.lengths.max()) if len(self.lengths) else 0
+
+    def _copy_to(self, data: Tensor, index: Tensor | None = None) -> None:
+        kept = self.data[..., : self.used(), :]
+        data[..., : self.used(), :] = kept if index is None else kept.index_select(2, index)
+        self.data = data
+
+
+class CrossCache:
+    """Keys and values of a source text that a decoder looks at: computed once, kept once however many rows look at it.
+
+    data: (layers, 2, N, heads, S, width) of N source texts; mask: (N, 1, 1, S) bool, or bias.
+    Rows that stand together and share a source (beams) are read as so many queries of one row.
+    """
+
+    def __init__(self, data: Tensor, mask: Tensor) -> None:
+        self.data, self.mask = data, mask
+        self.owner = torch.arange(data.shape[2], device=data.device)  # (rows,) the source of each row
+        self.beams = 1
+
+    def look(self, layer: int, attend: Attend, q: Tensor) -> Tensor:
+        """Queries (rows, heads, 1, width) of one token each to (rows, heads, 1, width)."""
+        b, h, _, d = q.shape
+        q = q.view(-1, self.beams, h, d).transpose(1, 2)  # (N, H, beams, D)
+        y = attend(q.to(self.data.dtype), self.data[layer, 0], self.data[layer, 1], self.mask)
+        return y.transpose(1, 2).reshape(b, h, 1, d)
+
+    def reorder(self, index: Tensor) -> None:
+        """Row i looks at the source of row index[i]. Nothing is copied while each source keeps its rows together."""
+        owner = self.owner[index]
+        if len(owner) == len(self.owner) and bool((owner == self.owner).all()):
+            return
+        kept, owner = owner.unique(return_inverse=True)
+        if len(kept) < self.data.shape[2]:
+            self.data, self.mask = self.data.index_select(2, kept), self.mask[kept]
+        self.beams = max(1, len(owner) // max(1, len(kept)))
+        if not torch.equal(owner, torch.arange(len(owner), device=owner.device) // self.beams):
+            self.data, self.mask, self.beams = self.data.index_select(2, owner), self.mask[owner], 1
+            owner = torch.arange(len(owner), device=owner.device)
+        self.owner = owner
+
+
+@dataclass
+class State:
+    """Where the decoder of an encoder-decoder stands: its own keys and values, the sources', how many tokens it has read.
+
+    `start(source, source_lengths)` of a model gives one, `step(tokens, state)` the next; each is used once.
+    """
+
+    cache: KVCache
+    cross: CrossCache
+    length: int = 0
+
+    def select(self, index: Tensor) -> State:
+        """Row i continues what row index[i] was: beams reordered, rows dropped or repeated."""
+        self.cache.reorder(index)
+        self.cross.reorder(index)
+        return self
+
+
+__all__ = ["CrossCache", "KVCache", "State"]

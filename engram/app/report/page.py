@@ -72,12 +72,20 @@ def headlines(run: Content) -> list[tuple[str, str, str]]:
         found.append(("Half are within", number(median["value"]), _interval(median, number)))
         if m["r2"]:
             found.append(("Variance explained", percent(m["r2"]["value"]), _interval(m["r2"], percent)))
+    elif run.kind == "scores":
+        for name, figure in m.items():
+            form = percent if run.result["forms"][name] == "percent" else number
+            found.append((_title(run.result["words"][name]), form(figure["value"]), _interval(figure, form)))
     found.append(("Parameters", f"{run.info['parameters']:,}", run.info["recipe"].removeprefix("custom:")))
     if run.records:
         seconds = run.result.get("seconds") or max((r.get("seconds") or 0 for r in run.records), default=0)
         last = max(r["step"] for r in run.records)
         found.append(("Training time", duration(seconds), f"{last:,} steps, {last / run.per_epoch:.3g} epochs"))
     return found
+
+
+def _title(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _interval(figure: dict[str, Any], form: Any) -> str:

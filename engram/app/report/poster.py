@@ -24,7 +24,7 @@ def poster(run: Content) -> bytes:
     """PNG bytes, 1600 pixels wide."""
     with look():
         pictures = any("picture" in s for s in run.samples.get("random", []))
-        measured = run.kind != "none"
+        measured = run.kind in ("classification", "regression")
         tall = 5.9 + (4.4 if measured else 0) + (2.6 if pictures else 0)
         figure = Figure(figsize=(10, tall), dpi=160, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]

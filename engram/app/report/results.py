@@ -22,7 +22,17 @@ def outcome(run: Content) -> Html | None:
         return join(filter(None, (_examples(run), _classes(run))))
     if run.kind == "regression":
         return join(filter(None, (_residuals(run), _examples(run))))
-    return None
+    return _texts(run) if run.kind == "scores" else None
+
+
+def _texts(run: Content) -> Html | None:
+    """What was given, what was wanted and what the network gave, as text."""
+    samples = run.samples.get("random", [])
+    if not samples:
+        return None
+    rows = [[s["input"]["text"], s["target"], s["prediction"]] for s in samples]
+    said = "Rows that training never saw" if run.result["split"] == "test" else "Validation rows"
+    return section("Examples", table(("Given", "Wanted", "The network's"), rows, f"{said}, from the beginning."))
 
 
 def _examples(run: Content) -> Html | None:

@@ -1,0 +1,106 @@
+"""Byte pairs: training by the tokenizers library, encoding by tiktoken where it is installed (some three times faster), else by
+tokenizers. Both are given the same merges and the same split of text into words, so that they agree (a test compares them).
+
+Merges are pairs of numbers: 0 to 255 are the bytes, and merge k makes piece 256 + k.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engram.core.errors import ConfigError, DataError
+
+SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2 (Radford et al. 2019)
+
+
+def train_merges(texts: Iterable[str], count: int) -> list[tuple[int, int]]:
+    """The `count` merges (or fewer, when the texts repeat too little) of the most frequent pairs."""
+    from tokenizers import Tokenizer, models, trainers
+
+    if count < 1:
+        raise ConfigError("a byte-pair vocabulary needs room beside the 256 bytes and the special tokens; raise vocab_size")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = _splitter()  # type: ignore[assignment]
+    alphabet = _byte_letters()
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + count, show_progress=False, initial_alphabet=list(alphabet), max_token_length=32
+    )  # type: ignore[call-arg]
+    tokenizer.train_from_iterator(texts, trainer)
+    pairs = tokenizer_merges(tokenizer)
+    if not pairs:
+        raise DataError("there is no text to make a byte-pair vocabulary from; give more of it, or set vocab=char")
+    number = {letter: at for at, letter in enumerate(alphabet)}
+    merges = []
+    for left, right in pairs:
+        merges.append((number[left], number[right]))
+        number[left + right] = 255 + len(merges)
+    return merges
+
+
+def tokenizer_merges(tokenizer: Any) -> list[tuple[str, str]]:
+    """The merges of a tokenizer of the tokenizers library, as pairs of pieces."""
+    import json
+
+    found = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [tuple(m.split(" ")) if isinstance(m, str) else (m[0], m[1]) for m in found]  # type: ignore[misc]
+
+
+class BytePairs:
+    """Encodes by a list of merges."""
+
+    def __init__(self, merges: Sequence[tuple[int, int]]):
+        self.merges = merges
+        self.tokens = [bytes([b]) for b in range(256)]
+        for left, right in merges:
+            if not (0 <= left < len(self.tokens) and 0 <= right < len(self.tokens)):
+                raise DataError("the byte-pair vocabulary is damaged: a merge names a piece that comes later")
+            self.tokens.append(self.tokens[left] + self.tokens[right])
+
+    def encode(self, text: str) -> np.ndarray:
+        """Numbers of the pieces, int32."""
+        if self._fast is not None:
+            return np.asarray(self._fast.encode_to_numpy(text, disallowed_special=()), np.int32)
+        letters = self._slow.encode(text, add_special_tokens=False)
+        return np.asarray(letters.ids, np.int32)
+
+    @cached_property
+    def _fast(self) -> Any:
+        if importlib.util.find_spec("tiktoken") is None or len(set(self.tokens)) < len(self.tokens):
+            return None
+        import tiktoken
+
+        ranks = {token: rank for rank, token in enumerate(self.tokens)}
+        return tiktoken.Encoding("engram", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
+
+    @cached_property
+    def _slow(self) -> Any:
+        from tokenizers import Tokenizer, models
+
+        alphabet = _byte_letters()
+        names = ["".join(alphabet[b] for b in token) for token in self.tokens]
+        vocab = {name: at for at, name in enumerate(names)}
+        tokenizer = Tokenizer(models.BPE(vocab, [(names[a], names[b]) for a, b in self.merges]))
+        tokenizer.pre_tokenizer = _splitter()  # type: ignore[assignment]
+        return tokenizer
+
+
+def _splitter() -> Any:
+    from tokenizers import Regex, pre_tokenizers
+
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _byte_letters() -> list[str]:
+    """The letter that stands for each byte inside the tokenizers library (GPT-2's table: printable ones for themselves)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters, extra = [""] * 256, 0
+    for byte in range(256):
+        letters[byte] = chr(byte) if byte in shown else chr(256 + extra)
+        extra += byte not in shown
+    return letters
