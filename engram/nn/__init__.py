@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engram.nn.activations import ACTIVATIONS, activation
 from engram.nn.attention import Attend, attention_weights, causal_mask, document_mask, lengths_mask
-from engram.nn.cache import KVCache
+from engram.nn.cache import CrossCache, KVCache, State
 from engram.nn.columns import Columns
 from engram.nn.init import SCHEMES, gain, initialise
 from engram.nn.norm import NORMS, BatchNorm, norm
@@ -32,4 +32,6 @@ __all__ = [  # noqa: RUF022  # the order is the table of contents
     "sinusoidal",
     "turns",
     "KVCache",
+    "CrossCache",
+    "State",
 ]

@@ -52,6 +52,16 @@ def attention_weights(
     return products.softmax(-1)
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, heads * D) to (B, heads, T, D)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, T, D) to (B, T, H * D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
 def lengths_mask(lengths: Tensor, total: int) -> Tensor:
     """(B,) lengths to (B, 1, 1, total) bool: True where there is a token and not padding."""
     return (torch.arange(total, device=lengths.device) < lengths[:, None])[:, None, None]
@@ -78,4 +88,4 @@ def _both(mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
     return mask & causal if mask.dtype == torch.bool else mask.masked_fill(~causal, -torch.inf)
 
 
-__all__ = ["Attend", "attention_weights", "causal_mask", "document_mask", "lengths_mask"]
+__all__ = ["Attend", "attention_weights", "causal_mask", "document_mask", "join_heads", "lengths_mask", "split_heads"]
