@@ -72,7 +72,8 @@ def test_no_look_ahead(cell: str) -> None:
     other = tokens.clone()
     other[0, 5] = (other[0, 5] + 1) % 11
     before, after = net(tokens), net(other)
-    assert torch.equal(before[:, :5], after[:, :5]) and not torch.equal(before[:, 5:], after[:, 5:])
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -91,13 +92,14 @@ def test_step_by_step_equals_all_at_once(cell: str) -> None:
     whole = [net(text[None])[0] for text in texts]
     for row, n in enumerate(starts.tolist()):
         torch.testing.assert_close(logits[row, :n], whole[row][:n], atol=1e-10, rtol=1e-10)
-    assert cache.lengths.tolist() == [4, 1, 3] and cache.rows == 3 and not cache.rewinds
+    assert cache.lengths.tolist() == [4, 1, 3]
+    assert not cache.rewinds
     order = torch.tensor([2, 0, 1, 0])
     cache.reorder(order)
     for step in range(5):
         at = cache.lengths.clone()
         done = torch.tensor([step >= 4, False, False, step == 2])  # a finished row stands still, whatever it is given
-        given = torch.stack([texts[o][min(int(p), len(texts[o]) - 1)] for o, p in zip(order, at)])
+        given = torch.stack([texts[o][min(int(p), len(texts[o]) - 1)] for o, p in zip(order, at, strict=True)])
         logits = net.step(given[:, None], torch.where(done, -1, at)[:, None], cache)
         for row, o in enumerate(order.tolist()):
             if not done[row]:
