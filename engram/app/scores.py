@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ def figures_of(scores: Scores) -> dict[str, Any]:
 
 
 def _interval(parts: torch.Tensor, figure: Figure) -> tuple[float | None, float | None]:
-    statistic: Callable[[np.ndarray], np.ndarray] = lambda sums: figure.statistic(torch.from_numpy(sums)).numpy()[None]
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return figure.statistic(torch.from_numpy(sums)).numpy()[None]
+
     ((low, high),) = resampled_sums(parts.double().numpy(), statistic)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 

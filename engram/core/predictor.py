@@ -23,8 +23,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure over many rows. `statistic` maps sums of the rows' parts (N, K) to values (N,), so that its interval can be had by
-    resampling rows."""
+    """A figure over many rows.
+
+    `statistic` maps sums of the rows' parts (N, K) to values (N,), so that its interval can be had by resampling rows.
+    """
 
     words: str  # "perplexity per token"
     statistic: Callable[[Tensor], Tensor]

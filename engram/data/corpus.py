@@ -33,9 +33,9 @@ def corpus(
     start_from: str = "",
     chat: bool = False,
 ) -> TokenData:
-    """A corpus as windows of `context` tokens. With `chat` the texts are conversations, of which only the replies are trained.
+    """A corpus as windows of `context` tokens. With `chat` the texts are conversations, and only the replies are trained.
 
-    `vocab` auto: characters for a small text of few different ones, else byte pairs. `start_from` takes the vocabulary of a run.
+    `vocab` auto: characters for a small text of few different ones, else byte pairs; `start_from` takes that of a run.
     `documents` auto: keep documents apart when there are several. Raises DataError and ConfigError.
     """
     texts = read_texts(data, "conversations" if chat else "corpus", seed=seed)

@@ -1,4 +1,4 @@
-"""RaggedData: rows of unequal length in memory, padded batch by batch; rows of like length go together, so that little is padded."""
+"""RaggedData: rows of unequal length in memory, padded batch by batch; rows of like length go together to pad little."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rows = Sequence[Mapping[str, Any]]  # of each row: numbers, or sequences of ids,
 class RaggedData(Data):
     """`splits` hold encoded rows: under each name a sequence of ids or a single number.
 
-    A batch holds, for each sequence, a tensor (B, T) padded at the right with `pads[name]` (0 if not named), and its lengths (B,)
+    A batch holds, for each sequence, a tensor (B, T) padded at the right with `pads[name]` (0 if not named), and lengths (B,)
     under `lengths[name]` where that is given. Training batches hold rows of like length (by the first name in `lengths`), in an
     order that is a pure function of (seed, epoch); other splits keep their order. `finish` may change a batch at the end.
     """

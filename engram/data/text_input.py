@@ -79,7 +79,7 @@ def _exists(path: Path) -> bool:
 
 
 def _split(text: str, name: str, keys: Sequence[str], whole: bool) -> Iterator[tuple[str, Any]]:
-    if text.lstrip().startswith("{") or not whole and text.lstrip().startswith('"'):
+    if text.lstrip().startswith("{") or (not whole and text.lstrip().startswith('"')):
         yield from _json_lines(text, name)
     elif whole:
         yield name, text

@@ -1,7 +1,7 @@
-"""Vocabulary: text to token ids and back, by characters, bytes, words or byte pairs. Its state is JSON, so that it lives in the Spec.
+"""Vocabulary: text to token ids and back, by characters, bytes, words or byte pairs. Its state is JSON and lives in the Spec.
 
-Ids 0 to 5 are special and the same everywhere: padding, unknown, start, end, mask, separator; further special tokens (roles of a
-chat, sentinels) follow, then the pieces. Characters, bytes and byte pairs give any text back as it was (unknown characters of a
+Ids 0 to 5 are special and the same everywhere: padding, unknown, start, end, mask, separator; further special tokens (roles
+of a chat, sentinels) follow, then the pieces. Characters, bytes and byte pairs give any text back as it was (unknown characters of a
 character vocabulary excepted); words do not keep spaces. Byte pairs: Sennrich et al. 2016 on bytes, split as in GPT-2.
 """
 
@@ -23,7 +23,7 @@ from engram.data.bytepair import BytePairs, train_merges
 PAD, UNK, START, END, MASK, SEP = range(6)
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<sep>")
 KINDS = ("char", "byte", "word", "bpe")
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
 class Vocabulary:
@@ -184,7 +184,7 @@ class Vocabulary:
         return BytePairs(self.merges)
 
     def _refuse(self, unknown: list[str], what: str) -> None:
-        shown = ", ".join(f"{u!r} ({unicodedata.name(u, 'U+%04X' % ord(u))})" if len(u) == 1 else repr(u) for u in unknown[:3])
+        shown = ", ".join(f"{u!r} ({unicodedata.name(u, hex(ord(u)))})" if len(u) == 1 else repr(u) for u in unknown[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(f"the vocabulary of this run has no {shown}{more}; leave these {what} out or train with vocab=bpe")
 
@@ -205,7 +205,7 @@ class Stream:
             return self.bytes.decode(b"", True) + (v.specials[id] if self.specials else "")
         if v.kind == "word":
             word = v.pieces[id - len(v.specials)]
-            gap = " " if self.last and word not in ".,;:!?)]}%’'" and self.last not in "([{" else ""
+            gap = " " if self.last and word not in ".,;:!?)]}%\u2019'" and self.last not in "([{" else ""
             self.last = word
             return gap + word
         return v.pieces[id - len(v.specials)] if v.kind == "char" else self.bytes.decode(v.raw(id))

@@ -17,9 +17,9 @@ IGNORE = -100  # a target that is not trained
 
 
 class NextToken(Task):
-    """Batch: "tokens" (B, T), "targets" (B, T) with -100 where nothing is trained, and "documents" (B, T) if they are kept apart.
+    """Batch: "tokens" (B, T), "targets" (B, T) with -100 where nothing is trained, "documents" (B, T) if they are kept apart.
 
-    The model maps tokens (and documents) to logits (B, T, vocabulary). `penalty` adds penalty * (log Z)^2, which keeps the logits
+    The model maps tokens (and documents) to logits (B, T, vocabulary). `penalty` adds penalty * (log Z)^2, which keeps logits
     small (PaLM, Chowdhery et al. 2022, section 5).
     """
 
