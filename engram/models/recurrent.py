@@ -19,14 +19,15 @@ from engram.nn.recurrent import Recurrent, State
 class RecurrentCache:
     """The hidden state of each row: what a KVCache is to a Transformer, of one size however long the text.
 
-    lengths:  (rows,) tokens read so far
-    rewinds:  False: the past is not kept, so a row goes on at its length and nowhere before it
+    lengths:   (rows,) tokens read so far
+    capacity:  as the caller asked for; nothing here grows with it
+    rewinds:   False: the past is not kept, so a row goes on at its length and nowhere before it
     """
 
     rewinds = False
 
-    def __init__(self, state: State, lengths: Tensor) -> None:
-        self.state, self.lengths = state, lengths
+    def __init__(self, state: State, lengths: Tensor, capacity: int = 0) -> None:
+        self.state, self.lengths, self.capacity = state, lengths, capacity
 
     @property
     def rows(self) -> int:
@@ -37,6 +38,15 @@ class RecurrentCache:
         s = self.state
         self.state = (s[0][:, index], s[1][:, index]) if isinstance(s, tuple) else s[:, index]
         self.lengths = self.lengths[index]
+
+    def put(self, rows: Tensor, other: RecurrentCache) -> None:
+        """Replace some rows by all rows of another cache, in this order."""
+        s, o = self.state, other.state
+        if isinstance(s, tuple) and isinstance(o, tuple):
+            self.state = (s[0].index_copy(1, rows, o[0]), s[1].index_copy(1, rows, o[1]))
+        elif isinstance(s, Tensor) and isinstance(o, Tensor):
+            self.state = s.index_copy(1, rows, o)
+        self.lengths = self.lengths.index_copy(0, rows, other.lengths)
 
 
 class RecurrentLM(nn.Module):
@@ -90,7 +100,7 @@ class RecurrentLM(nn.Module):
         """
         weight = self.embed.weight
         state = self.recurrent.initial(rows, weight)
-        return RecurrentCache(state, torch.zeros(rows, dtype=torch.int64, device=weight.device))
+        return RecurrentCache(state, torch.zeros(rows, dtype=torch.int64, device=weight.device), capacity)
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RecurrentCache) -> Tensor:
         """The next tokens (B, T) at `positions` (B, T), to logits (B, T, vocab).

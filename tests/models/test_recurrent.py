@@ -107,6 +107,21 @@ def test_step_by_step_equals_all_at_once(cell: str) -> None:
     assert cache.lengths.tolist() == [7, 9, 6, 8]
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_rows_of_a_cache_can_be_replaced(cell: str) -> None:
+    net = wide(RecurrentLM(11, 6, 2, cell))
+    tokens, other = torch.randint(11, (3, 4)), torch.randint(11, (1, 2))
+    cache, fresh = net.new_cache(3, 9), net.new_cache(1, 9)
+    net.step(tokens, torch.arange(4).expand(3, -1), cache)
+    net.step(other, torch.arange(2)[None], fresh)
+    cache.put(torch.tensor([1]), fresh)
+    assert (cache.lengths.tolist(), cache.capacity) == ([4, 2, 4], 9)
+    logits = net.step(torch.full((3, 1), 5), cache.lengths[:, None], cache)[:, 0]
+    five = torch.tensor([5])
+    for row, text in enumerate((tokens[0], other[0], tokens[2])):
+        torch.testing.assert_close(logits[row], net(torch.cat([text, five])[None])[0, -1], atol=1e-10, rtol=1e-10)
+
+
 def test_a_cache_does_not_go_back() -> None:
     net = RecurrentLM(11, 6, 1)
     cache = net.new_cache(1)

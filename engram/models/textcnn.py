@@ -1,0 +1,63 @@
+"""TextCNN: convolutions of several widths over the words of a text, the maximum of each, one linear layer.
+
+Paper: Kim 2014, "Convolutional neural networks for sentence classification", Eq. 2-4 (ReLU, max over time, dropout before
+the last layer). Differs: no limit on the norm of the last layer's weights (weight decay does that work), a text shorter
+than a window is read with zeros after it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TextCNN(nn.Module):
+    """Texts (B, T) of `lengths` (B,) to logits (B, classes).
+
+    embed:     width of the word table
+    widths:    words in the window of each convolution
+    channels:  of each convolution
+    dropout:   share of the maxima set to zero in training
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        classes: int,
+        embed: int = 300,
+        widths: tuple[int, ...] = (3, 4, 5),
+        channels: int = 100,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths are the words of each window, at least one of at least 1; got {widths}")
+        self.embed = nn.Embedding(vocab, embed)
+        nn.init.uniform_(self.embed.weight, -0.25, 0.25)  # Kim 2014, section 3.2: words without a given vector
+        self.convs = nn.ModuleList(nn.Linear(width * embed, channels) for width in widths)
+        self.widths = widths
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(len(widths) * channels, classes)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T) and (B,) to (B, classes). What stands beyond the lengths changes nothing."""
+        words = tokens.shape[1]
+        real = torch.arange(words, device=tokens.device) < lengths[:, None]  # (B, T)
+        x = self.embed(tokens).masked_fill(~real[..., None], 0)  # (B, T, embed)
+        x = torch.cat([x, x.new_zeros(len(x), max(self.widths) - 1, x.shape[2])], 1)
+        found = [self._strongest(x, lengths, words, width, conv) for width, conv in zip(self.widths, self.convs, strict=True)]
+        return self.head(self.dropout(torch.cat(found, 1)))
+
+    def cost(self) -> int:
+        """Multiply-adds per word; the last layer acts once per text and is left out."""
+        return sum(conv.weight.numel() for conv in self.convs)  # type: ignore[union-attr]
+
+    def _strongest(self, x: Tensor, lengths: Tensor, words: int, width: int, conv: nn.Module) -> Tensor:
+        """The largest response of each channel (B, channels) over the windows that lie within the text.
+
+        A window's words stand side by side in memory, so the convolution is a matrix multiply of overlapping rows.
+        """
+        windows = x.unfold(1, width, 1)[:, :words].transpose(2, 3).flatten(2)  # (B, T, width * embed)
+        y = conv(windows)  # (B, T, channels)
+        inside = torch.arange(words, device=x.device) <= (lengths - width).clamp(min=0)[:, None]
+        return y.masked_fill(~inside[..., None], -torch.inf).amax(1).relu()
