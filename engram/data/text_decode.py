@@ -63,7 +63,7 @@ def scan(path: Path, encoding: str = "") -> Scan:
         except _OddByte as odd:
             if encoding or guess != "utf-8" or odd.letters:
                 raise DataError(
-                    f"{path.name} is not {guess} at byte {odd.offset:,} ({odd.reason}); "
+                    f"{path.name} is not {guess.removesuffix('-sig')} at byte {odd.offset:,} ({odd.reason}); "
                     "save it again as UTF-8, or name its encoding (encoding=latin-1)"
                 ) from None
         try:
@@ -87,6 +87,11 @@ def read_text(path: Path, encoding: str = "") -> tuple[str, Scan]:
     """A whole text file and what was found. Raises DataError as `scan` does."""
     found = scan(path, encoding)
     return "".join(blocks(path, found.encoding)), found
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; only \\n ends a line, so that two files of sentences stay in step."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def opened(path: Path) -> IO[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engram.core.errors import DataError
+from engram.data.split import split_rows
 from engram.data.text_rows import Row
 
 _FORM = '{"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}'
@@ -46,3 +47,11 @@ def check_answers(rows: list[Row], name: str) -> None:
                     f"{name}: the answer {text[:40]!r} of question {row['id']} does not stand at character {start} of its "
                     "paragraph; mend answer_start (it counts characters, not bytes)"
                 )
+
+
+def by_article(rows: list[Row], fractions: tuple[float, float, float]) -> dict[str, list[Row]]:
+    """Questions by split, all of an article in one; a pure function of the rows (seed 0)."""
+    titles = sorted({r["title"] for r in rows})
+    numbers = split_rows(len(titles), None, fractions, 0)
+    where = {titles[i]: split for split, chosen in numbers.items() for i in chosen}
+    return {s: [r for r in rows if where[r["title"]] == s] for s in numbers if any(w == s for w in where.values())}

@@ -83,7 +83,8 @@ def as_form(texts: Texts, form: str, name: str) -> Texts:
         note = Note("info", "each pair was read as a conversation of two turns: the source asks, the target answers")
         return replace(texts, form="conversations", splits=splits, notes=(*texts.notes, note))
     raise DataError(
-        f"{name} holds {NOUN[texts.form]}s, not {NOUN[form]}s: {form} data is {LAYOUT[form]}; or {RECIPES[texts.form]}"
+        f"{name} holds {texts.form} data ({NOUN[texts.form]}s) and {form} data is needed: {LAYOUT[form]}; "
+        f"or {RECIPES[texts.form]}"
     )
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from engram.core.data import Note
 from engram.core.errors import DataError, did_you_mean
 from engram.data.sources import BUILT_IN, content_sha256, find, folders, locate
-from engram.data.split import split_rows
 from engram.data.text_conll import parse_columns, to_bio
-from engram.data.text_decode import read_text
+from engram.data.text_decode import lines_of, read_text
 from engram.data.text_own import home, needed, own_file, own_folder
-from engram.data.text_questions import squad_rows
+from engram.data.text_questions import by_article, squad_rows
 from engram.data.text_rows import Row, Texts, sha256_of_files
 
 _WIKITEXT_TRAIN_WORDS = 2_088_628  # with one end per line, Merity et al. 2016, table 1
@@ -170,7 +169,7 @@ def _multi30k(variant: str) -> Texts:
     source, target = direction.split("-")
     parts = {"train": "train", "val": "val", "test": "test_2016_flickr"}
     files = locate("multi30k", only=[f"raw/{p}.{language}.gz" for p in parts.values() for language in (source, target)])
-    lines = {name: read_text(path)[0].splitlines() for name, path in files.items()}
+    lines = {name: lines_of(read_text(path)[0]) for name, path in files.items()}
     splits = {
         s: [
             {"source": a, "target": b}
@@ -197,14 +196,6 @@ def _squad() -> Texts:
     return Texts("questions", by_article(rows, (0.8, 0.1, 0.1)), "", content_sha256(dev), (note,))
 
 
-def by_article(rows: list[Row], fractions: tuple[float, float, float]) -> dict[str, list[Row]]:
-    """Questions by split, all of an article in one; a pure function of the rows (seed 0)."""
-    titles = sorted({r["title"] for r in rows})
-    numbers = split_rows(len(titles), None, fractions, 0)
-    where = {titles[i]: split for split, chosen in numbers.items() for i in chosen}
-    return {s: [r for r in rows if where[r["title"]] == s] for s in numbers if any(w == s for w in where.values())}
-
-
 def _dialogsum() -> Texts:
     """Chen et al. 2021; the three references of a test dialogue are in "references", the first is its target."""
     files = locate("dialogsum")
@@ -220,7 +211,7 @@ def _dialogsum() -> Texts:
         notes = (Note("warning", f"{text}; put dialogsum.train.jsonl into {home('dialogsum')} for the standard split"),)
     splits: dict[str, list[Row]] = {}
     for split, file in parts.items():
-        found = [json.loads(line) for line in files[file].read_text("utf-8").splitlines()]
+        found = [json.loads(line) for line in lines_of(files[file].read_text("utf-8"))]
         splits[split] = [_dialogue(row) for row in found]
     return Texts("pairs", splits, "", _digest(files), notes, {"source": "dialogue", "target": "summary"})
 

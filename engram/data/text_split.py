@@ -30,6 +30,7 @@ def finish(texts: Texts, name: str, seed: int = 0, val: float = 0.1, test: float
         empty = f"only empty {noun}s" if dropped else f"no {noun}s"
         raise DataError(f"{name} holds {empty}{' in train' if len(splits) > 1 else ''}; there is nothing to train on")
     splits = {s: rows for s, rows in splits.items() if rows}
+    _check_characters(splits, form, name)
     facts = {**texts.facts, "form": form}
     if form == "labelled":
         classes = Counter(r["label"] for r in splits["train"])
@@ -56,6 +57,17 @@ def check_shares(val: float, test: float) -> None:
     """Raises ConfigError unless both are shares and leave something to train on."""
     if not 0 <= val < 1 or not 0 <= test < 1 or val + test >= 1:
         raise ConfigError(f"val={val:g} and test={test:g} must be shares from 0 that leave some for train, such as 0.1 and 0.1")
+
+
+def _check_characters(splits: dict[str, list[Row]], form: str, name: str) -> None:
+    """JSON and Python can hold half a character, which no file and no tokenizer can."""
+    for split, rows in splits.items():
+        for number, row in enumerate(rows, 1):
+            try:
+                plain(row, form).encode()
+            except UnicodeEncodeError as error:
+                half = ascii(error.object[error.start])
+                raise DataError(f"{name}: {split} row {number} holds half a character ({half}); mend or remove it") from None
 
 
 def _check_labels(classes: Counter[str], splits: dict[str, list[Row]], name: str, notes: list[Note]) -> None:
