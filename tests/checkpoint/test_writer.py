@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
 import threading
 from pathlib import Path
+from threading import get_native_id as gettid
 
 import pytest
 import torch
@@ -39,6 +42,18 @@ def test_the_moment_of_the_call_is_saved(tmp_path: Path, monkeypatch: pytest.Mon
     go.set()
     saver.close()
     assert read_tensors(tmp_path / "a").tensors["w"].unique().tolist() == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads")
+def test_only_the_thread_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ranks: list[int] = []
+    monkeypatch.setattr(writer, "write_bytes", lambda *given: ranks.append(os.getpriority(os.PRIO_PROCESS, gettid())))
+    before = os.getpriority(os.PRIO_PROCESS, gettid())
+    saver = StateWriter()
+    saver.save(tmp_path / "a", of(1))
+    saver.close()
+    assert ranks == [19]
+    assert os.getpriority(os.PRIO_PROCESS, gettid()) == before
 
 
 def test_saves_keep_their_order(tmp_path: Path):
