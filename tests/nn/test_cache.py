@@ -1,0 +1,138 @@
+"""The caches: what was stored comes back in its place, no query sees what it may not, and memory stays as it was asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from engram.nn.attention import Attend, lengths_mask
+from engram.nn.cache import CrossCache, KVCache, State
+
+
+def numbered(rows: int, positions: Tensor, mark: int = 0) -> Tensor:
+    """(rows, 1, T, 1): keys that say which row and position they belong to."""
+    return (torch.arange(rows)[:, None] * 100 + positions + mark).float()[:, None, :, None]
+
+
+def store(cache: KVCache, positions: Tensor, mark: int = 0) -> tuple[Tensor, Tensor | None, bool]:
+    mask, causal = cache.place(positions)
+    k = numbered(cache.rows, positions, mark)
+    keys, values = cache.append(0, k, -k)
+    assert torch.equal(keys, -values)
+    return keys, mask, causal
+
+
+def test_rows_alike_need_no_mask() -> None:
+    cache = KVCache(1, 2, 1, 8, 1)
+    keys, mask, causal = store(cache, torch.arange(3).repeat(2, 1))
+    assert mask is None
+    assert causal
+    assert keys[:, 0, :, 0].tolist() == [[0, 1, 2], [100, 101, 102]]
+    keys, mask, causal = store(cache, torch.full((2, 1), 3))
+    assert mask is None
+    assert not causal
+    assert keys[1, 0, :, 0].tolist() == [100, 101, 102, 103]
+    assert keys.data_ptr() == cache.data[0, 0].data_ptr()  # a view: nothing was copied
+    keys, mask, _ = store(cache, torch.tensor([[4, 5]] * 2))
+    assert mask is not None
+    assert mask.int().tolist() == [[[[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]]]
+
+
+def test_rows_of_different_lengths() -> None:
+    """Padding lies beyond what a row sees and is overwritten by the tokens that follow."""
+    cache = KVCache(1, 2, 1, 8, 1)
+    store(cache, torch.arange(4).repeat(2, 1), mark=50)  # row 1 is a prompt of 2 tokens, padded
+    keys, mask, causal = store(cache, torch.tensor([[4], [2]]))
+    assert not causal
+    assert mask is not None
+    seen = [keys[row, 0, mask[row, 0, 0], 0].tolist() for row in range(2)]
+    assert seen == [[50, 51, 52, 53, 4], [150, 151, 102]]
+    assert cache.lengths.tolist() == [5, 3]
+
+
+def test_window_bounds_what_is_read() -> None:
+    cache = KVCache(1, 1, 1, 9, 1, window=3)
+    keys, mask, _ = store(cache, torch.arange(6)[None])
+    assert mask is not None
+    assert mask[0, 0].sum(-1).tolist() == [1, 2, 3, 3, 3, 3]
+    keys, mask, _ = store(cache, torch.tensor([[6]]))
+    assert mask is None
+    assert keys.flatten().tolist() == [4, 5, 6]
+    keys, mask, _ = store(cache, torch.tensor([[7, 8]]))
+    assert mask is not None
+    assert keys.flatten().tolist() == [5, 6, 7, 8]
+    assert mask[0, 0].int().tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+def test_reorder_put_grow() -> None:
+    cache = KVCache(1, 3, 1, 4, 1)
+    store(cache, torch.arange(2).repeat(3, 1))
+    before = cache.data
+    cache.reorder(torch.tensor([2, 2, 0, 1]))
+    assert cache.data[0, 0, :, 0, :2, 0].tolist() == [[200, 201], [200, 201], [0, 1], [100, 101]]
+    assert before[0, 0, :, 0, 1, 0].tolist() == [1, 101, 201]  # a copy that shares it would not notice
+    other = KVCache(1, 2, 1, 4, 1)
+    store(other, torch.arange(3).repeat(2, 1), mark=50)
+    cache.put(torch.tensor([3, 0]), other)
+    assert cache.lengths.tolist() == [3, 2, 2, 3]
+    assert cache.data[0, 0, :, 0, :2, 0].tolist() == [[150, 151], [200, 201], [0, 1], [50, 51]]
+    cache.grow()
+    assert cache.capacity == 8
+    keys, _, _ = store(cache, torch.tensor([[3], [2], [2], [3]]))
+    assert keys[0, 0, :, 0].tolist() == [150, 151, 152, 3]
+    cache.reorder(torch.tensor([], dtype=torch.int64))
+    assert cache.rows == 0
+
+
+def test_memory_is_fixed_and_errors_are_plain() -> None:
+    cache = KVCache(2, 3, 4, 5, 6, dtype=torch.bfloat16)
+    assert cache.data.numel() * cache.data.element_size() == 2 * 2 * 3 * 4 * 5 * 6 * 2
+    with pytest.raises(ValueError, match="position 5 does not fit into a cache of 5"):
+        cache.place(torch.arange(6).repeat(3, 1))
+    with pytest.raises(ValueError, match="after a gap"):
+        cache.place(torch.ones(3, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the cache has 3 rows and the tokens 2"):
+        cache.place(torch.zeros(2, 1, dtype=torch.int64))
+    cache.place(torch.arange(5).repeat(3, 1))
+    cache.truncate(torch.tensor([2, 9, 1]))
+    assert cache.lengths.tolist() == [2, 5, 1]
+    with pytest.raises(ValueError, match="after a gap"):
+        cache.place(torch.full((3, 1), 2))
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [[0, 0, 1, 1]],  # two beams each
+        [[0, 0, 1, 1], [1, 0, 3, 3], [2, 3]],  # beams move within their source, then a source is finished
+        [[1, 0], [0, 1, 1]],  # sources change places, unequal numbers of rows
+        [[0, 1, 0, 1], [3, 2, 1, 0]],
+        [[1], [0, 0, 0]],
+        [[]],
+    ],
+)
+def test_cross_cache_follows_its_rows(moves: list[list[int]]) -> None:
+    """However rows are moved, each looks at its own source: the same as attention with copied keys."""
+    torch.manual_seed(0)
+    data, mask = torch.randn(2, 2, 2, 3, 5, 4), lengths_mask(torch.tensor([3, 5]), 5)
+    cross, owner = CrossCache(data, mask), torch.arange(2)
+    for move in moves:
+        index = torch.tensor(move, dtype=torch.int64)
+        cross.reorder(index)
+        owner = owner[index]
+    q = torch.randn(len(owner), 3, 1, 4)
+    for layer in range(2):
+        want = Attend()(q, data[layer, 0, owner], data[layer, 1, owner], mask[owner])
+        torch.testing.assert_close(cross.look(layer, Attend(), q), want, atol=1e-6, rtol=1e-6)
+
+
+def test_beams_share_the_keys_of_their_source() -> None:
+    data = torch.randn(1, 2, 2, 3, 5, 4)
+    cross = CrossCache(data, lengths_mask(torch.tensor([3, 5]), 5))
+    state = State(KVCache(1, 2, 3, 4, 4), cross, 0)
+    state.cache.place(torch.zeros(2, 1, dtype=torch.int64))
+    state = state.select(torch.tensor([0, 0, 0, 1, 1, 1])).select(torch.tensor([2, 0, 0, 5, 5, 4]))
+    assert state.cache.rows == 6
+    assert state.cross.data is data
+    assert state.cross.beams == 3
