@@ -25,7 +25,7 @@ Ints = npt.NDArray[Any]
 
 
 class Windows(Data):
-    """Rows of a batch: "words" (R, ROW + 2 window) int64, "left" and "right" (R, ROW) uint8: how many neighbours of each centre
+    """Rows of a batch: "words" (R, ROW + 2 window) int64, "left" and "right" (R, ROW) int32: how many neighbours of each centre
     count, "noise" (R, shared) int64.
 
     Centre i of a row is words[:, window + i]. `batch` counts words of the text. Noise is drawn by count ** 0.75.
@@ -103,7 +103,7 @@ class Windows(Data):
         wide = np.zeros(rows * ROW + 2 * side, np.int64)
         wide[side : side + len(tokens)] = tokens
         words = np.lib.stride_tricks.sliding_window_view(wide, ROW + 2 * side)[::ROW]
-        reaches = np.zeros((2, rows * ROW), np.uint8)
+        reaches = np.zeros((2, rows * ROW), np.int32)
         reaches[0, : len(tokens)], reaches[1, : len(tokens)] = left, right
         noise = np.searchsorted(self.noise, draw.random((rows, self.shared)))
         return {

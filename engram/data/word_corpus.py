@@ -121,8 +121,7 @@ def read_lines(path: Path) -> Iterable[str]:
                 try:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start}); convert the file to UTF-8"
-                    ) from None
+                    where = f"{path}, line {number}"
+                    raise DataError(f"{where}: not UTF-8 text ({error.reason}); convert the file to UTF-8") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None

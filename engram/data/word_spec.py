@@ -18,7 +18,7 @@ from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # letters and digits of any script; an apostrophe inside belongs to the word
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")  # letters and digits of any script; an apostrophe inside belongs to the word
 
 
 def cut(line: str, lower: bool, spaces: bool) -> list[str]:
@@ -43,7 +43,7 @@ class WordSpec(Spec):
         return {word: number for number, word in enumerate(self.words)}
 
     def number(self, word: str) -> int:
-        """The number of a word; upper case is tried as lower case when the words are. Raises DataError with the nearest word."""
+        """The number of a word, capitals taken as small letters when the words are. Raises DataError with the nearest word."""
         found = self.index.get(word)
         if found is None and self.lower:
             found = self.index.get(word.lower())

@@ -14,11 +14,13 @@ R rows, C centres in a row, W words at each side, L = C + 2W, S shared noise wor
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding
 
 
 class Word2Vec(nn.Module):
@@ -38,27 +40,36 @@ class Word2Vec(nn.Module):
         An example is a pair of words (skip-gram) or a word with its window (CBOW). Row i of `left` says how many words before
         the centre count, `right` how many after it.
         """
-        near = neighbours(left, right, self.window)
+        inputs, outputs = self.inputs.weight, self.outputs.weight
+        near = neighbours(left, right, self.window, inputs.dtype)
+        centres = words[:, self.window : words.shape[1] - self.window]
         if self.kind == "skipgram":
-            centres = words[:, self.window : words.shape[1] - self.window]
-            loss = _SkipGram.apply(self.inputs.weight, self.outputs.weight, centres, words, noise, near, self.noise)
-            return loss, left.sum() + right.sum()  # type: ignore[return-value]
-        loss = _CBOW.apply(self.inputs.weight, self.outputs.weight, words, noise, near, self.noise, self.window)
-        return loss, ((left + right) > 0).sum()  # type: ignore[return-value]
+            return _SkipGram.apply(inputs, outputs, centres, words, noise, near, self.noise), (left + right).sum()
+        return _CBOW.apply(inputs, outputs, centres, words, noise, near, self.noise), (left + right > 0).sum()
 
     def vectors(self) -> Tensor:
         """(words, D): what a word means."""
         return self.inputs.weight.detach()
 
 
-def neighbours(left: Tensor, right: Tensor, window: int) -> Tensor:
-    """(R, C, L) bool: whether word l of a row counts for centre c, which is word c + window."""
-    count = left.shape[1]
-    places = torch.arange(count + 2 * window, device=left.device) - torch.arange(count, device=left.device)[:, None] - window
-    places = places.to(torch.int8)  # (C, L): how far word l is from centre c
-    after = places.clamp(min=0).to(torch.uint8) - 1  # 255 where l is not after c: uint8 wraps around
-    before = (-places).clamp(min=0).to(torch.uint8) - 1
-    return (after < right[:, :, None]) | (before < left[:, :, None])
+@lru_cache(maxsize=8)
+def reaches(count: int, window: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row reach * count + c of the tables says which words of a row centre c sees before it, and after it, within `reach`."""
+    words, centres = torch.arange(count + 2 * window), torch.arange(count)
+    far = words - centres[:, None] - window  # (C, L): how far word l is from centre c
+    reach = torch.arange(window + 1)[:, None, None]
+    before, after = (far < 0) & (-far <= reach), (far > 0) & (far <= reach)
+    return before.flatten(0, 1).to(device, dtype), after.flatten(0, 1).to(device, dtype)
+
+
+def neighbours(left: Tensor, right: Tensor, window: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(R, C, L): 1 where word l of a row counts for centre c, which is word c + window, else 0."""
+    rows, count = left.shape
+    before, after = reaches(count, window, dtype, left.device)
+    place = torch.arange(count, dtype=torch.int32, device=left.device)
+    near = before.index_select(0, (left * count + place).flatten())
+    near += after.index_select(0, (right * count + place).flatten())
+    return near.view(rows, count, -1)
 
 
 class _SkipGram(torch.autograd.Function):
@@ -69,28 +80,27 @@ class _SkipGram(torch.autograd.Function):
         ctx: Any, inputs: Tensor, outputs: Tensor, centres: Tensor, words: Tensor, noise: Tensor, near: Tensor, k: int
     ) -> Tensor:
         ids = torch.cat([words, noise], 1)  # (R, L + S)
-        u = nn.functional.embedding(centres, inputs)  # (R, C, D)
-        v = nn.functional.embedding(ids, outputs)  # (R, L + S, D)
-        scores = torch.bmm(u, v.mT)  # (R, C, L + S)
-        true, fake = scores.split([words.shape[1], noise.shape[1]], 2)
-        pairs = near.sum(2, keepdim=True, dtype=u.dtype)
-        share = pairs * (k / noise.shape[1])  # (R, C, 1)
-        loss = (nn.functional.softplus(-true) * near).sum() + (nn.functional.softplus(fake) * share).sum()
-        ctx.save_for_backward(centres, ids, near, share, scores, u, v)
-        ctx.words = len(inputs)
+        kind = product_type(inputs)
+        u, v = look_up(inputs, centres, kind), look_up(outputs, ids, kind)  # (R, C, D), (R, L + S, D)
+        scores = torch.bmm(u, v.mT).to(inputs.dtype)  # (R, C, L + S)
+        scores[:, :, : words.shape[1]].neg_()
+        wrong = scores.sigmoid_()  # how sure the network is of the wrong answer
+        share = near.sum(2, keepdim=True) * (k / noise.shape[1])
+        counts = torch.cat([near, share.expand(-1, -1, noise.shape[1])], 2)  # (R, C, L + S): how often each term stands
+        loss = -torch.dot(log_right(wrong).flatten(), counts.flatten())
+        ctx.save_for_backward(centres, ids, counts, wrong, u, v)
+        ctx.inputs, ctx.outputs, ctx.true = inputs, outputs, words.shape[1]
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        centres, ids, near, share, scores, u, v = ctx.saved_tensors
-        slope = scores.sigmoid_()  # of softplus; the scores are not needed again
-        true, fake = slope.split([near.shape[2], ids.shape[1] - near.shape[2]], 2)
-        true.sub_(1).mul_(near)
-        fake.mul_(share)
-        slope.mul_(grads[0])
-        to_inputs = scatter(torch.bmm(slope, v), centres, ctx.words)
-        to_outputs = scatter(torch.bmm(slope.mT, u), ids, ctx.words)
+        centres, ids, counts, wrong, u, v = ctx.saved_tensors
+        slope = (wrong * counts).mul_(grads[0])  # of the loss by the scores
+        slope[:, :, : ctx.true].neg_()
+        slope = slope.to(u.dtype)
+        to_inputs = scatter(ctx.inputs, (centres, torch.bmm(slope, v)))
+        to_outputs = scatter(ctx.outputs, (ids, torch.bmm(slope.mT, u)))
         return to_inputs, to_outputs, None, None, None, None, None
 
 
@@ -99,39 +109,63 @@ class _CBOW(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, outputs: Tensor, words: Tensor, noise: Tensor, near: Tensor, k: int, window: int
+        ctx: Any, inputs: Tensor, outputs: Tensor, centres: Tensor, words: Tensor, noise: Tensor, near: Tensor, k: int
     ) -> Tensor:
-        centres = words[:, window : words.shape[1] - window]
-        u = nn.functional.embedding(words, inputs)  # (R, L, D)
-        v = nn.functional.embedding(centres, outputs)  # (R, C, D)
-        n = nn.functional.embedding(noise, outputs)  # (R, S, D)
-        mean = near.to(u.dtype)  # (R, C, L)
-        mean = mean / mean.sum(2, keepdim=True).clamp(min=1)
+        kind = product_type(inputs)
+        u = look_up(inputs, words, kind)  # (R, L, D)
+        v, n = look_up(outputs, centres, kind), look_up(outputs, noise, kind)  # (R, C, D), (R, S, D)
+        count = near.sum(2, keepdim=True)
+        mean = (near / count.clamp(min=1)).to(kind)  # (R, C, L)
+        some = (count > 0).to(inputs.dtype)  # (R, C, 1): a word alone in its sentence teaches nothing
         h = torch.bmm(mean, u)  # (R, C, D)
-        some = near.any(2, keepdim=True).to(u.dtype)  # (R, C, 1): a word alone in its sentence teaches nothing
-        true = (h * v).sum(2, keepdim=True)  # (R, C, 1)
-        fake = torch.bmm(h, n.mT)  # (R, C, S)
-        share = some * (k / noise.shape[1])
-        loss = (nn.functional.softplus(-true) * some).sum() + (nn.functional.softplus(fake) * share).sum()
-        ctx.save_for_backward(words, centres, noise, mean, some, share, true, fake, h, v, n)
-        ctx.words = len(inputs)
+        true = (h * v).sum(2, keepdim=True, dtype=inputs.dtype).neg_()  # (R, C, 1)
+        fake = torch.bmm(h, n.mT).to(inputs.dtype)  # (R, C, S)
+        wrong = torch.cat([true, fake], 2).sigmoid_()
+        counts = torch.cat([some, (some * (k / noise.shape[1])).expand_as(fake)], 2)  # (R, C, 1 + S)
+        loss = -torch.dot(log_right(wrong).flatten(), counts.flatten())
+        ctx.save_for_backward(centres, words, noise, mean, counts, wrong, h, v, n)
+        ctx.inputs, ctx.outputs = inputs, outputs
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        words, centres, noise, mean, some, share, true, fake, h, v, n = ctx.saved_tensors
-        up = (true.sigmoid() - 1) * some * grads[0]  # (R, C, 1)
-        down = fake.sigmoid() * share * grads[0]  # (R, C, S)
+        centres, words, noise, mean, counts, wrong, h, v, n = ctx.saved_tensors
+        slope = (wrong * counts).mul_(grads[0]).to(h.dtype)  # (R, C, 1 + S)
+        up, down = -slope[:, :, :1], slope[:, :, 1:]
         to_h = torch.baddbmm(up * v, down, n)
-        to_inputs = scatter(torch.bmm(mean.mT, to_h), words, ctx.words)
-        to_outputs = scatter(up * h, centres, ctx.words)
-        scatter(torch.bmm(down.mT, h), noise, ctx.words, to_outputs)
+        to_inputs = scatter(ctx.inputs, (words, torch.bmm(mean.mT, to_h)))
+        to_outputs = scatter(ctx.outputs, (centres, up * h), (noise, torch.bmm(down.mT, h)))
         return to_inputs, to_outputs, None, None, None, None, None
 
 
-def scatter(rows: Tensor, ids: Tensor, words: int, onto: Tensor | None = None) -> Tensor:
-    """(words, D): the rows (..., D) added up by word."""
-    if onto is None:
-        onto = rows.new_zeros(words, rows.shape[-1])
-    return onto.index_add_(0, ids.reshape(-1), rows.reshape(-1, rows.shape[-1]))
+def product_type(table: Tensor) -> torch.dtype:
+    """What matrix products are computed in: bfloat16 under autocast; the tables themselves stay as they are."""
+    kind = table.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+
+
+def look_up(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows `ids` of a table in `dtype`. Converting all of it first is quicker when most of it is wanted."""
+    if table.dtype != dtype and 2 * ids.numel() >= len(table):
+        return embedding(ids, table.to(dtype))
+    return embedding(ids, table).to(dtype)
+
+
+def log_right(wrong: Tensor) -> Tensor:
+    """log(1 - wrong), at least the log of the smallest step below 1: a term of the loss is 17 nats at most in float32."""
+    return torch.log1p(-wrong.clamp(max=1 - torch.finfo(wrong.dtype).eps / 2))
+
+
+def scatter(table: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor | None:
+    """The gradient of a table (words, D): rows (..., D) added up by word, for each (words, rows) of `parts`.
+
+    Where the table has a `.grad` already (the optimizer keeps it in one buffer) the rows are added there and None is returned: a
+    gradient of its own would be zeroed, filled, and read once more to be added.
+    """
+    if not table.requires_grad:
+        return None
+    gradient = table.grad if table.grad is not None else torch.zeros_like(table)
+    for ids, rows in parts:
+        gradient.index_add_(0, ids.reshape(-1), rows.reshape(-1, rows.shape[-1]).to(gradient.dtype))
+    return None if table.grad is not None else gradient

@@ -7,7 +7,6 @@ gradient does not move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,37 +14,37 @@ import torch
 from torch import Tensor, nn
 
 from engram.core.knobs import knob
-from engram.core.optim import Optim
+from engram.core.optim import FlatGroup, Optim
 from engram.optim.knobs import OptimKnobs
 from engram.optim.schedules import make
 
-EPSILON = 1e-12  # of the squared gradient: only rows that never moved have less
-
 
 class RowAdagrad(torch.optim.Optimizer):
-    """State per parameter: "sum" (rows,), for a matrix (rows, ...) or a vector (rows,)."""
+    """Groups give "row": the numbers of a row. State per parameter: "sum" (rows,), the sum of its rows' mean squared gradients."""
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float):
-        super().__init__(list(params), {"lr": lr})
+    def __init__(self, groups: list[dict[str, Any]], lr: float):
+        super().__init__(groups, {"lr": lr, "row": 1})
         for group in self.param_groups:
             for p in group["params"]:
-                self.state[p] = {"sum": torch.zeros(len(p), dtype=torch.float32, device=p.device)}
+                self.state[p] = {"sum": torch.zeros(p.numel() // group["row"], dtype=p.dtype, device=p.device)}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient; `closure` is not called."""
+        """Move the rows that have a gradient; `closure` is not called."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    row_step(p, p.grad, self.state[p]["sum"], group["lr"])
+                    width = group["row"]
+                    row_step(p.view(-1, width), p.grad.view(-1, width), self.state[p]["sum"], group["lr"])
 
 
-def row_step(p: Tensor, grad: Tensor, total: Tensor, lr: float) -> None:
-    """sum += mean(grad^2); p -= lr grad / sqrt(sum), row by row."""
-    rows = grad.view(len(grad), -1)
-    total.add_(torch.linalg.vector_norm(rows, dim=1).square_(), alpha=1 / rows.shape[1])
-    rate = (total + EPSILON).rsqrt_()
-    p.view_as(rows).addcmul_(rows, rate[:, None], value=-lr)
+def row_step(rows: Tensor, gradient: Tensor, total: Tensor, lr: float) -> None:
+    """total += mean(gradient^2); rows -= lr gradient / sqrt(total), for rows with a gradient; all (rows, width) in place."""
+    square = torch.linalg.vector_norm(gradient, dim=1).square_()
+    total.add_(square, alpha=1 / rows.shape[1])
+    moved = square.nonzero()[:, 0]
+    rate = total[moved].rsqrt_().mul_(-lr)
+    rows.index_add_(0, moved, gradient[moved].mul_(rate[:, None]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,16 @@ class RowKnobs:
 
 
 def build_rows(module: nn.Module, knobs: RowKnobs) -> Optim:
-    """The optimizer of all tables of a module; call it when the module is on its device."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    """The optimizer of all tables of a module, those of one width in one buffer; call it when the module is on its device.
+
+    A parameter of shape (rows,) has rows of one number.
+    """
+    alike: dict[int, list[nn.Parameter]] = {}
+    for p in module.parameters():
+        if p.requires_grad:
+            alike.setdefault(p.numel() // len(p), []).append(p)
+    flat = tuple(FlatGroup(members) for members in alike.values())
+    groups = [{"params": [f.buffer], "row": row} for f, row in zip(flat, alike, strict=True)]
     schedule = make(OptimKnobs(schedule=knobs.schedule, warmup=knobs.warmup, final=knobs.final))
-    if knobs.name == "sgd":
-        return Optim(torch.optim.SGD(parameters, lr=knobs.lr), schedule)
-    return Optim(RowAdagrad(parameters, knobs.lr), schedule)
+    made = RowAdagrad(groups, knobs.lr) if knobs.name == "adagrad" else torch.optim.SGD([f.buffer for f in flat], lr=knobs.lr)
+    return Optim(made, schedule, flat)

@@ -34,7 +34,7 @@ class TellNeighbours(Task):
         """Pairs of words, or words with a window, in a batch."""
         if self.per_word:
             return ((batch["left"] > 0) | (batch["right"] > 0)).sum()
-        return batch["left"].sum(dtype=torch.int64) + batch["right"].sum(dtype=torch.int64)
+        return (batch["left"] + batch["right"]).sum()
 
     def forward(self, batch: Batch) -> Tensor:
         """The vectors of "words" (R, L, D)."""

@@ -14,8 +14,8 @@ WINDOW, CENTRES, WORDS, K = 3, 7, 11, 5
 def batch(rows: int = 4, shared: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(1)
     words = torch.randint(WORDS, (rows, CENTRES + 2 * WINDOW), generator=draw)
-    left = torch.randint(0, WINDOW + 1, (rows, CENTRES), generator=draw).to(torch.uint8)
-    right = torch.randint(0, WINDOW + 1, (rows, CENTRES), generator=draw).to(torch.uint8)
+    left = torch.randint(0, WINDOW + 1, (rows, CENTRES), generator=draw).int()
+    right = torch.randint(0, WINDOW + 1, (rows, CENTRES), generator=draw).int()
     left[0, 0] = right[0, 0] = 0  # a word alone
     return words, left, right, torch.randint(WORDS, (rows, shared), generator=draw)
 
@@ -61,7 +61,7 @@ def test_loss_and_gradients_equal_plain_loops(kind: str) -> None:
 
 
 def test_neighbours_are_those_within_reach() -> None:
-    left, right = torch.tensor([[2, 0]], dtype=torch.uint8), torch.tensor([[1, 3]], dtype=torch.uint8)
+    left, right = torch.tensor([[2, 0]], dtype=torch.int32), torch.tensor([[1, 3]], dtype=torch.int32)
     near = neighbours(left, right, 3)
     assert near.shape == (1, 2, 8)
     assert near[0, 0].nonzero().flatten().tolist() == [1, 2, 4]  # the centre is word 3
@@ -76,7 +76,12 @@ def test_an_untrained_network_knows_nothing() -> None:
 
 def test_scatter_adds_repeated_words() -> None:
     rows = torch.arange(6.0).view(3, 2)
-    assert scatter(rows, torch.tensor([1, 0, 1]), 3).tolist() == [[2.0, 3.0], [4.0, 6.0], [0.0, 0.0]]
+    table = torch.zeros(3, 2, requires_grad=True)
+    expected = [[2.0, 3.0], [4.0, 6.0], [0.0, 0.0]]
+    assert scatter(table, (torch.tensor([1, 0, 1]), rows)).tolist() == expected  # type: ignore[union-attr]
+    table.grad = torch.ones(3, 2)
+    assert scatter(table, (torch.tensor([1, 0, 1]), rows)) is None
+    assert (table.grad - 1).tolist() == expected
 
 
 def test_an_unknown_kind_is_refused() -> None:
