@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -39,10 +39,11 @@ class Scan:
     characters: int  # after \\r\\n became \\n
     blank: bool
     sha256: str
+    guessed: bool = False  # the encoding
 
     def notes(self, name: str) -> list[Note]:
         """A warning when the encoding was guessed."""
-        if self.encoding not in ("cp1252", "latin-1"):
+        if not self.guessed:
             return []
         return [Note("warning", f"{name} is not UTF-8: read as {self.encoding}; check the accents, or save it as UTF-8")]
 
@@ -67,9 +68,9 @@ def scan(path: Path, encoding: str = "") -> Scan:
                     "save it again as UTF-8, or name its encoding (encoding=latin-1)"
                 ) from None
         try:
-            return _pass(path, "cp1252")
+            return replace(_pass(path, "cp1252"), guessed=True)
         except _OddByte:
-            return _pass(path, "latin-1")
+            return replace(_pass(path, "latin-1"), guessed=True)
     except OSError as error:  # also a damaged .gz
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
     except EOFError:
@@ -158,10 +159,10 @@ def _guess(head: bytes, name: str) -> str:
     for magic, what in _KINDS.items():
         if head.startswith(magic):
             raise DataError(f"{name} is not a text file: it is {what}")
-    pairs = head[:200]
-    if len(pairs) >= 4 and not any(pairs[1::2]) and all(pairs[0:-1:2]):
+    low, high = head[:200:2], head[1:200:2]
+    if high.count(0) > 0.4 * len(high) and not low.count(0):  # Western letters have one zero byte each
         return "utf-16-le"
-    if len(pairs) >= 4 and not any(pairs[0::2]) and all(pairs[1::2]):
+    if low.count(0) > 0.4 * len(low) and not high.count(0):
         return "utf-16-be"
     if len(controls := _CONTROL.findall(head)) > len(head) // 50 and controls:
         first = cast("re.Match[bytes]", _CONTROL.search(head)).start()

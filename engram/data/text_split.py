@@ -33,15 +33,15 @@ def finish(texts: Texts, name: str, seed: int = 0, val: float = 0.1, test: float
     _check_characters(splits, form, name)
     facts = {**texts.facts, "form": form}
     if form == "labelled":
-        classes = Counter(r["label"] for r in splits["train"])
-        _check_labels(classes, splits, name, notes)
-        facts["classes"] = dict(sorted(classes.items()))
-    if form == "tagged":
-        facts["tags"] = dict(sorted(Counter(t for r in splits["train"] for t in r["tags"]).items()))
+        _check_labels(Counter(r["label"] for r in splits["train"]), splits, name, notes)
     whole = len(splits["train"])
     splits, how = _cut(splits, form, seed, val, test, noun)
     if how:
         facts["split"] = how
+    if form == "labelled":
+        facts["classes"] = dict(sorted(Counter(r["label"] for r in splits["train"]).items()))
+    if form == "tagged":
+        facts["tags"] = dict(sorted(Counter(t for r in splits["train"] for t in r["tags"]).items()))
     if len(splits) > 1 and whole > 1:
         keys = {s: [_key(r, form) for r in rows] for s, rows in splits.items()}
         notes += [Note(n.level, n.text.replace(" rows", f" {noun}s")) for n in duplicates_across(keys).notes()]
