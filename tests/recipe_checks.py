@@ -23,9 +23,12 @@ from engram.core.errors import ConfigError, EngramError
 from engram.core.knobs import knobs_of
 from engram.core.recipe import Recipe
 from engram.core.task import Ctx
+from engram.inference.generate import Generator
 from engram.recipes import find
 from engram.training.fit import fit
 
+LISTS = ("words", "tags", "entities", "neighbours", "answers", "hits")  # kinds of output that are lists
+SEQUENCES = {"tokens", "source"}  # batches with one of these hold text
 FIXED: dict[str, Any] = {"threads": 1, "precision": "fp32", "device": "cpu", "seed": 3}
 
 
@@ -50,8 +53,9 @@ class OneBatch(Data):
     """The same batch again and again."""
 
     def __init__(self, data: Data, most: int = 32):
-        self.spec, self.summary, self.batch = data.spec, data.summary, most
         whole = next(data.batches("val"))
+        most = 2 if SEQUENCES & whole.keys() else most  # each row has many targets
+        self.spec, self.summary, self.batch = data.spec, data.summary, most
         self.only = {name: t[:most] for name, t in whole.items()}
 
     def batches(self, split: str, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
@@ -85,7 +89,8 @@ def check_first_loss_is_that_of_chance(case: Case) -> None:
 
 def check_one_batch_overfits(case: Case) -> None:
     """Training on one batch alone drives its loss far below that of chance: gradients reach what they should."""
-    job = case.job(**{"steps": 250, "optim.schedule": "constant", "optim.warmup": 0.0, "label_smoothing": 0.0, "evals": 1})
+    plain = {"optim.schedule": "constant", "optim.warmup": 0.0, "label_smoothing": 0.0, "dropout": 0.0}
+    job = case.job(**{"steps": 250, "evals": 1}, **{k: v for k, v in plain.items() if k in knobs_of(case.cls)})
     losses = []
     for event in fit(job.task, OneBatch(job.data), job.optims, job.plan):
         if isinstance(event, engram.Stepped):
@@ -186,7 +191,7 @@ def check_output_matches_declaration(case: Case) -> None:
     out = case.run.predict(raw)
     assert isinstance(out, dict)
     assert out.keys() == predictor.gives.keys()
-    kinds = {"label": str, "number": float, "probabilities": dict, "text": str}
+    kinds = {"label": str, "number": float, "probabilities": dict, "text": str} | dict.fromkeys(LISTS, list)
     for name, field in predictor.gives.items():
         assert len(out[name]) == 3, name
         assert all(type(value) is kinds[field.kind] for value in out[name]), name
@@ -207,7 +212,8 @@ def check_bad_input_gives_a_clear_error(case: Case) -> None:
     text.write_text("not what a network reads\n")
     empty = case.folder / "empty.png"
     empty.touch()
-    for bad in (case.folder / "missing.file", text, empty, object(), [], 3.5):
+    reads_text = "vocab" in case.run.spec.to_json()
+    for bad in (case.folder / "missing.file", *(() if reads_text else (text,)), empty, object(), [], 3.5):
         with pytest.raises(EngramError) as caught:
             case.run.predict(bad)
         assert "\n" not in str(caught.value)
@@ -216,6 +222,88 @@ def check_bad_input_gives_a_clear_error(case: Case) -> None:
         case.job(no_such_knob=1)
     with pytest.raises(ConfigError, match="batch"):
         case.job(batch="many")
+
+
+def check_batched_equals_single(case: Case) -> None:
+    """Several inputs at once give what each gives alone, also where their lengths differ."""
+    raw = case.job().data.raw("val", [0, 1, 2, 3])
+    if isinstance(raw[0], str):
+        raw = [text[: max(1, len(text) // (n + 1))] for n, text in enumerate(raw)]
+    together = case.run.predict(raw)
+    assert isinstance(together, dict)
+    for number, one in enumerate(raw):
+        alone = case.run.predict([one])
+        assert isinstance(alone, dict)
+        for name, values in together.items():
+            assert alike(values[number], alone[name][0]), (name, values[number], alone[name][0])
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Equal, numbers within rounding."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(alike(x, y) for x, y in zip(a, b, strict=True))
+    return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) if isinstance(a, float) else a == b
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def check_padding_changes_nothing(case: Case) -> None:
+    """More padding at the right of any sequence leaves the outputs as they are."""
+    batch = {name: t[:4] for name, t in next(case.job().data.batches("val")).items()}
+    pairs = {name: name.removesuffix("_lengths") if "_" in name else "tokens" for name in batch if name.endswith("lengths")}
+    if not pairs:
+        return
+    longer = dict(batch)
+    for sequence in pairs.values():
+        width = batch[sequence].shape[1]
+        for name, t in batch.items():
+            if t.dim() >= 2 and t.shape[1] == width and (name == sequence or sequence == "tokens"):
+                pad = t.new_full((t.shape[0], 3, *t.shape[2:]), -100 if name in ("tags", "targets") else 0)
+                longer[name] = torch.cat([t, pad], 1)
+    predictor = case.run.recipe.make_predictor(case.run.task, case.run.spec)
+    before, after = predictor.outputs(batch), predictor.outputs(longer)
+    assert before, "the predictor gives no outputs"
+    for name, value in before.items():
+        more = after[name][:, : value.shape[1]] if value.dim() > 1 and value.shape != after[name].shape else after[name]
+        torch.testing.assert_close(more, value, rtol=1e-4, atol=1e-5)
+
+
+def check_no_look_ahead(case: Case) -> None:
+    """What a language model says at a position does not change with what comes later."""
+    if not isinstance(case.run.predictor, Generator):
+        return
+    model, batch = case.run.model, next(case.job().data.batches("val"))
+    tokens = batch["tokens"][:2]
+    cut = tokens.shape[1] // 2
+    changed = tokens.clone()
+    changed[:, cut:] = (changed[:, cut:] + 1) % case.run.spec.to_json()["context"]
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :cut], after[:, :cut])
+    assert not torch.equal(before[:, cut:], after[:, cut:])
+
+
+def check_cache_equals_no_cache(case: Case) -> None:
+    """Decoding with a cache takes the tokens that reading the whole text anew at every step would take."""
+    predictor = case.run.predictor
+    if not isinstance(predictor, Generator):
+        return
+    (prompt,) = case.job().data.raw("val", [0])
+    pieces = list(predictor.stream(prompt, tokens=6, temperature=0))
+    drawn = [p.token["id"] for p in pieces if p.token]
+    ids = torch.tensor([case.run.spec.prompt_ids(case.run.spec.prompts(prompt)[0])])  # type: ignore[attr-defined]
+    ids = ids[:, -(case.run.spec.context - 7) :]  # type: ignore[attr-defined]
+    expected = []
+    for _ in drawn:
+        with torch.no_grad():
+            logits = case.run.model(ids)[:, -1]
+        logits[:, list(predictor.banned)] = -math.inf
+        expected.append(int(logits.argmax()))
+        ids = torch.cat([ids, logits.argmax(1, keepdim=True)], 1)
+    assert drawn == expected
 
 
 def check_tiny_and_docs(case: Case) -> None:

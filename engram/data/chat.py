@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from engram.core.errors import DataError, did_you_mean
 from engram.data.vocabulary import END, START, Vocabulary
 
+LONGEST = 600  # characters of an answer out of the manual
 ROLES = ("system", "user", "assistant")
 
 
@@ -67,3 +69,22 @@ def checked(messages: Sequence[Mapping[str, Any]], roles: Sequence[str] = ROLES)
                 f"message {number} has the role {role!r}{did_you_mean(str(role), roles)}; roles: {', '.join(roles)}"
             )
     return list(messages)
+
+
+def manual() -> list[dict[str, Any]]:
+    """Conversations made of Python's own reference manual: a question for each heading, and the text below it as the answer."""
+    from pydoc_data.topics import topics
+
+    found, seen = [], set()
+    for name in sorted(topics):
+        lines = topics[name].splitlines()
+        marks = [
+            n for n, line in enumerate(lines) if n and len(line) > 2 and set(line) <= set("*=-~^") and lines[n - 1].strip()
+        ]
+        for at, end in pairwise([*marks, len(lines) + 1]):
+            body = "\n".join(lines[at + 1 : end - 1]).strip()
+            if len(body) > 40 and body not in seen:  # topics share sections
+                seen.add(body)
+                ask = {"role": "user", "content": f"What does the manual say about {lines[at - 1].strip()}?"}
+                found.append({"messages": [ask, {"role": "assistant", "content": body[:LONGEST]}]})
+    return found

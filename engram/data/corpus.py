@@ -11,7 +11,7 @@ import numpy as np
 
 from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError, RunError
-from engram.data.chat import ChatTemplate, checked
+from engram.data.chat import ChatTemplate, checked, manual
 from engram.data.language_spec import LanguageSpec
 from engram.data.texts import Texts, read_texts
 from engram.data.tokens import TokenData
@@ -38,14 +38,15 @@ def corpus(
     `vocab` auto: characters for a small text of few different ones, else byte pairs; `start_from` takes that of a run.
     `documents` auto: keep documents apart when there are several. Raises DataError and ConfigError.
     """
-    texts = read_texts(data, "conversations" if chat else "corpus", seed=seed)
+    rows = manual() if chat and data == "manual" else data
+    texts = read_texts(rows, "conversations" if chat else "corpus", seed=seed)
     template = ChatTemplate() if chat else None
     if start_from:
         vocabulary = vocabulary_of(start_from)
         if template:
-            vocabulary = with_specials(vocabulary, template.specials)
+            check_roles(vocabulary, template.specials, start_from)
     else:
-        vocabulary = make_vocabulary(vocab, bodies(texts.splits["train"]), vocab_size, template.specials if template else ())
+        vocabulary = make_vocabulary(vocab, bodies(texts.splits["train"]), vocab_size)
     splits, starts, trained, notes = {}, {}, {}, list(texts.notes)
     for name, rows in texts.splits.items():
         encoded = [encode_row(vocabulary, template, row) for row in rows]
@@ -134,12 +135,7 @@ def vocabulary_of(run: str) -> Vocabulary:
     return Vocabulary.from_json(spec["vocab"])
 
 
-def with_specials(vocabulary: Vocabulary, extra: Sequence[str]) -> Vocabulary:
-    """The same vocabulary with more special tokens; raises ConfigError, because that would move every other id."""
-    missing = [name for name in extra if name not in vocabulary.specials]
-    if missing:
-        raise ConfigError(
-            f"the run that you start from has no {', '.join(missing)} in its vocabulary; train it with chat_ready=true, "
-            "or leave start_from out"
-        )
-    return vocabulary
+def check_roles(vocabulary: Vocabulary, roles: Sequence[str], run: str) -> None:
+    """Raises ConfigError when a vocabulary has no tokens for the roles of a chat."""
+    if missing := [name for name in roles if name not in vocabulary.specials]:
+        raise ConfigError(f"start_from={run}: its vocabulary has no {', '.join(missing)}, so it cannot be taught to chat")

@@ -1,8 +1,8 @@
 """Vocabulary: text to token ids and back, by characters, bytes, words or byte pairs. Its state is JSON and lives in the Spec.
 
-Ids 0 to 5 are special and the same everywhere: padding, unknown, start, end, mask, separator; further special tokens (roles
-of a chat, sentinels) follow, then the pieces. Characters, bytes and byte pairs give any text back as it was (unknown characters of a
-character vocabulary excepted); words do not keep spaces. Byte pairs: Sennrich et al. 2016 on bytes, split as in GPT-2.
+Ids 0 to 8 are special and the same everywhere: padding, unknown, start, end, mask, separator, and the roles of a chat, so that
+any language model can be taught to chat; further special tokens (sentinels) may follow, then the pieces. Characters, bytes and byte pairs give any text back as it was (unknown characters
+of a character vocabulary excepted); words do not keep spaces. Byte pairs: Sennrich et al. 2016 on bytes, split as in GPT-2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engram.core.errors import ConfigError, DataError, did_you_mean
 from engram.data.bytepair import BytePairs, train_merges
 
 PAD, UNK, START, END, MASK, SEP = range(6)
-SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<sep>")
+SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<sep>", "<system>", "<user>", "<assistant>")
 KINDS = ("char", "byte", "word", "bpe")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
