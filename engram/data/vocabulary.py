@@ -1,8 +1,9 @@
 """Vocabulary: text to token ids and back, by characters, bytes, words or byte pairs. Its state is JSON and lives in the Spec.
 
 Ids 0 to 8 are special and the same everywhere: padding, unknown, start, end, mask, separator, and the roles of a chat, so that
-any language model can be taught to chat; further special tokens (sentinels) may follow, then the pieces. Characters, bytes and byte pairs give any text back as it was (unknown characters
-of a character vocabulary excepted); words do not keep spaces. Byte pairs: Sennrich et al. 2016 on bytes, split as in GPT-2.
+any language model can be taught to chat; further special tokens (sentinels) may follow, then the pieces. Characters, bytes and
+byte pairs give any text back as it was (unknown characters of a character vocabulary excepted); words do not keep spaces. Byte
+pairs: Sennrich et al. 2016 on bytes, split as in GPT-2.
 """
 
 from __future__ import annotations

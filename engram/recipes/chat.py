@@ -29,7 +29,7 @@ from engram.tasks.next_token import NextToken
 
 @dataclass(frozen=True, kw_only=True)
 class Chat(Recipe):
-    """A decoder as in `gpt`, trained on packed conversations; the template is kept in the run (Ouyang et al. 2022, section 3)."""
+    """A decoder as in `gpt`, trained on the replies of packed conversations (Ouyang et al. 2022, section 3.1)."""
 
     tiny: ClassVar = {
         "vocab": "char", "context": 32, "layers": 1, "heads": 2, "width": 16, "steps": 60, "batch": 8, "dropout": 0.0,

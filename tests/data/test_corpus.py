@@ -89,11 +89,13 @@ def test_prompts_of_every_form(tmp_path: Path) -> None:
     assert [c for _, c in spec.read("just some words")] == [["just some words"]]
 
 
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [("", "prompt is empty"), (3.5, "takes text"), ([], "empty list"), (TALK, "not trained on conversations"), ({"x": 1}, "this one has x"),
-     (Path("no/such.txt"), "there is no file"), (b"ab", "takes text")],
-)  # fmt: skip
+BAD = [
+    ("", "prompt is empty"), (3.5, "takes text"), ([], "empty list"), (TALK, "not trained on conversations"),
+    ({"x": 1}, "has x"), (Path("no/such.txt"), "there is no file"), (b"ab", "takes text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "said"), BAD)
 def test_bad_prompts(raw, said) -> None:
     spec = LanguageSpec(vocab=Vocabulary("byte").to_json(), context=8)
     with pytest.raises(DataError, match=said):
