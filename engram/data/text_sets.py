@@ -17,6 +17,7 @@ from engram.core.errors import DataError, did_you_mean
 from engram.data.sources import BUILT_IN, content_sha256, find, folders, locate
 from engram.data.text_conll import parse_columns, to_bio
 from engram.data.text_decode import lines_of, read_text
+from engram.data.text_manual import pydoc_code, pydoc_topics
 from engram.data.text_own import home, needed, own_file, own_folder
 from engram.data.text_questions import by_article, squad_rows
 from engram.data.text_rows import Row, Texts, sha256_of_files
@@ -233,6 +234,8 @@ def _clinc150() -> Texts:
 
 _READERS: dict[str, Callable[[], Texts]] = {
     "pydoc": _pydoc,
+    "pydoc_topics": pydoc_topics,
+    "pydoc_code": pydoc_code,
     "tinyshakespeare": _tinyshakespeare,
     "wikitext2": _wikitext2,
     "sst2": _sst2,
