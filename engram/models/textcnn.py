@@ -8,6 +8,7 @@ than a window is read with zeros after it.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,7 +35,7 @@ class TextCNN(nn.Module):
             raise ValueError(f"widths are the words of each window, at least one of at least 1; got {widths}")
         self.embed = nn.Embedding(vocab, embed)
         nn.init.uniform_(self.embed.weight, -0.25, 0.25)  # Kim 2014, section 3.2: words without a given vector
-        self.convs = nn.ModuleList(nn.Linear(width * embed, channels) for width in widths)
+        self.convs = nn.ModuleList(nn.Conv1d(embed, channels, width) for width in widths)
         self.widths = widths
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(len(widths) * channels, classes)
@@ -44,20 +45,15 @@ class TextCNN(nn.Module):
         words = tokens.shape[1]
         real = torch.arange(words, device=tokens.device) < lengths[:, None]  # (B, T)
         x = self.embed(tokens).masked_fill(~real[..., None], 0)  # (B, T, embed)
-        x = torch.cat([x, x.new_zeros(len(x), max(self.widths) - 1, x.shape[2])], 1)
-        found = [self._strongest(x, lengths, words, width, conv) for width, conv in zip(self.widths, self.convs, strict=True)]
+        x = F.pad(x.transpose(1, 2), (0, max(self.widths) - 1))  # (B, embed, T + widest - 1)
+        found = [self._strongest(conv(x), lengths, width) for width, conv in zip(self.widths, self.convs, strict=True)]
         return self.head(self.dropout(torch.cat(found, 1)))
 
     def cost(self) -> int:
         """Multiply-adds per word; the last layer acts once per text and is left out."""
         return sum(conv.weight.numel() for conv in self.convs)  # type: ignore[union-attr]
 
-    def _strongest(self, x: Tensor, lengths: Tensor, words: int, width: int, conv: nn.Module) -> Tensor:
-        """The largest response of each channel (B, channels) over the windows that lie within the text.
-
-        A window's words stand side by side in memory, so the convolution is a matrix multiply of overlapping rows.
-        """
-        windows = x.unfold(1, width, 1)[:, :words].transpose(2, 3).flatten(2)  # (B, T, width * embed)
-        y = conv(windows)  # (B, T, channels)
-        inside = torch.arange(words, device=x.device) <= (lengths - width).clamp(min=0)[:, None]
-        return y.masked_fill(~inside[..., None], -torch.inf).amax(1).relu()
+    def _strongest(self, y: Tensor, lengths: Tensor, width: int) -> Tensor:
+        """The largest of the responses (B, channels, windows) whose window lies within the text, (B, channels)."""
+        outside = torch.arange(y.shape[2], device=y.device) > (lengths - width).clamp(min=0)[:, None]
+        return y.masked_fill(outside[:, None], -torch.inf).amax(2).relu()
