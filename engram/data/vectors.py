@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
@@ -23,8 +24,8 @@ from engram.core.errors import DataError, did_you_mean
 
 LONGEST = 4096  # bytes of a word; a longer one means that the numbers do not stand where they should
 CHUNK = 1 << 22
-PAIRS = ("wordsim", "EN-WS-353-ALL.txt"), ("wordsim", "EN-SIMLEX-999.txt")
-QUESTIONS = "google_analogies", "questions-words.txt"
+PAIRS = {"wordsim353": "wordsim/EN-WS-353-ALL.txt", "simlex999": "wordsim/EN-SIMLEX-999.txt"}
+QUESTIONS = "google_analogies/questions-words.txt"
 
 Kind = Literal["word2vec text", "word2vec binary", "glove text"]
 Floats = npt.NDArray[np.float32]
@@ -96,7 +97,7 @@ def _text(stream: IO[bytes], path: Path, kind: Kind, most: int) -> tuple[list[st
         width = width or len(fields) - 1
         if len(fields) <= width:
             raise DataError(
-                f"{path}, line {number}: {len(fields) - 1} numbers where the others have {width}; the file is cut off or damaged"
+                f"{path}, line {number}: {len(fields) - 1} numbers, the others have {width}; the file is cut off or damaged"
             )
         try:
             rows.append(np.array(fields[-width:], np.float32))
@@ -148,7 +149,7 @@ def _binary(stream: IO[bytes], path: Path, most: int) -> tuple[list[str], Floats
 
 
 def save_vectors(path: str | os.PathLike[str], words: Sequence[str], vectors: Tensor) -> None:
-    """Write vectors (words, width) as word2vec text. Raises DataError when a word holds a space or the file cannot be written."""
+    """Write vectors (words, width) as word2vec text. Raises DataError when a word holds a space or the disk refuses."""
     if bad := next((w for w in words if not w or any(c.isspace() for c in w)), None):
         raise DataError(f"the word {bad!r} is empty or holds a space, which word2vec's text format cannot say")
     try:
@@ -186,13 +187,22 @@ def _fields(path: Path, count: int) -> Iterator[list[str]]:
         ) from None
 
 
-def judgements(folder: str | os.PathLike[str] | None = None) -> dict[str, list[tuple[str, ...]]]:
-    """The lists under `folder` (default: ENGRAM_DATA) by name, those that are there: wordsim353, simlex999, google_analogies."""
-    root = Path(folder or os.environ.get("ENGRAM_DATA") or "")
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for name, (place, file) in zip(("wordsim353", "simlex999"), PAIRS, strict=True):
-        if (root / place / file).is_file():
-            found[name] = [(a, b, str(s)) for a, b, s in read_pairs(root / place / file)]
-    if (root.joinpath(*QUESTIONS)).is_file():
-        found["google_analogies"] = list(read_questions(root.joinpath(*QUESTIONS)))
-    return found
+@dataclass(frozen=True)
+class Judgements:
+    """Lists by name: judged pairs of words, and questions of four words."""
+
+    pairs: dict[str, list[tuple[str, str, float]]]
+    questions: dict[str, list[tuple[str, str, str, str]]]
+
+
+def judgements(folder: str | os.PathLike[str] | None = None) -> Judgements:
+    """The lists that are there under `folder` (default: ENGRAM_DATA). Raises DataError when one is damaged."""
+    given = folder or os.environ.get("ENGRAM_DATA")
+    if not given:
+        return Judgements({}, {})
+    pairs = {name: Path(given, file) for name, file in PAIRS.items()}
+    questions = Path(given, QUESTIONS)
+    return Judgements(
+        {name: read_pairs(path) for name, path in pairs.items() if path.is_file()},
+        {"google_analogies": read_questions(questions)} if questions.is_file() else {},
+    )

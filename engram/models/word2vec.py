@@ -160,8 +160,8 @@ def log_right(wrong: Tensor) -> Tensor:
 def scatter(table: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor | None:
     """The gradient of a table (words, D): rows (..., D) added up by word, for each (words, rows) of `parts`.
 
-    Where the table has a `.grad` already (the optimizer keeps it in one buffer) the rows are added there and None is returned: a
-    gradient of its own would be zeroed, filled, and read once more to be added.
+    Where the table has a `.grad` already (the optimizer keeps it in one buffer) the rows are added there and None is returned:
+    a gradient of its own would be zeroed, filled, and read once more to be added.
     """
     if not table.requires_grad:
         return None

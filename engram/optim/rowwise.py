@@ -20,7 +20,7 @@ from engram.optim.schedules import make
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """Groups give "row": the numbers of a row. State per parameter: "sum" (rows,), the sum of its rows' mean squared gradients."""
+    """Groups give "row", the numbers of a row. State per parameter: "sum" (rows,), of the rows' mean squared gradients."""
 
     def __init__(self, groups: list[dict[str, Any]], lr: float):
         super().__init__(groups, {"lr": lr, "row": 1})

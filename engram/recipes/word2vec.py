@@ -26,7 +26,6 @@ from engram.models.word2vec import Word2Vec
 from engram.optim.rowwise import RowKnobs, build_rows
 from engram.tasks.skipgram import TellNeighbours
 
-
 # Three times as fast where the processor has the instructions, and the vectors are as good (docs/recipes/word2vec.md).
 PRECISION = "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "auto"
 

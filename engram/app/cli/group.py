@@ -13,8 +13,8 @@ from engram.core.errors import did_you_mean
 # command -> module of this package whose `command` it is, in the order of the help page
 SECTIONS: dict[str, dict[str, str]] = {
     "Train": {"train": "train", "resume": "resume", "find-lr": "find_lr", "new": "new"},
-    "Use": {"predict": "predict", "eval": "evaluate", "chat": "chat"},
-    "Look": {"list": "listing", "report": "report", "compare": "compare", "tokenize": "tokenize"},
+    "Use": {"predict": "predict", "eval": "evaluate", "chat": "chat", "neighbours": "neighbours"},
+    "Look": {"list": "listing", "report": "report", "compare": "compare", "inspect": "inspect", "tokenize": "tokenize"},
     "Set up": {"completion": "completion"},
 }
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
