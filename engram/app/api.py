@@ -85,9 +85,7 @@ def resume(
     return _go(job, folder, show, report, on_event, state)
 
 
-def _go(
-    job: Job, folder: RunFolder | None, show: Any, report: bool, on_event: Listener | None, state: Snapshot | None
-) -> Run:
+def _go(job: Job, folder: RunFolder | None, show: Any, report: bool, on_event: Listener | None, state: Snapshot | None) -> Run:
     show.start(job, folder, state)
 
     def watch(event: Event, job: Job) -> None:
@@ -108,6 +106,7 @@ def _go(
 def _finish(job: Job, folder: RunFolder | None, show: Any, report: bool, end: Stopped) -> Run:
     """The chosen weights, the test split once, the report."""
     from engram.app.finish import finish
+    from engram.app.inside import write_inside
     from engram.app.report import write_report
 
     if folder is None:
@@ -116,10 +115,12 @@ def _finish(job: Job, folder: RunFolder | None, show: Any, report: bool, end: St
         job.task.load_state_dict(weights_of(folder.read_weights()))
     job.task.eval()
     result = finish(job, folder, job.recipe.make_predictor(job.task, job.data.spec))
+    run = load(folder.path, recipe=type(job.recipe))
+    write_inside(run, job.data)
     if report:
         write_report(folder)
     show.finished(result, folder)
-    return load(folder.path, recipe=type(job.recipe))
+    return run
 
 
 def compare(*runs: str | os.PathLike[str]) -> dict[str, Any]:

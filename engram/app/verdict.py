@@ -29,7 +29,7 @@ def _scores(result: dict[str, Any], rows: str) -> str:
     interval = "" if found["low"] is None else f" (95 % interval {spread(found, form)})"
     words = result["words"][name]
     beside = f"; {result['beside']}" if result["beside"] else ""
-    return f"{words[0].upper()}{words[1:]} {form(found['value'])} on {rows}{interval}{beside}"
+    return f"{words[0].upper()}{words[1:]} {form(found['value'])}{interval} on {rows}{beside}"
 
 
 def _classification(m: dict[str, Any], rows: str) -> str:

@@ -37,9 +37,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str
         return el(tag, value, class_="n" if i in right else None, **more)
 
     top = el("tr", *[cell(i, h, "th", scope="col") for i, h in enumerate(head)])
-    body = [
-        el("tr", *[cell(i, v, "td") if i else cell(i, v, "th", scope="row") for i, v in enumerate(row)]) for row in rows
-    ]
+    body = [el("tr", *[cell(i, v, "td") if i else cell(i, v, "th", scope="row") for i, v in enumerate(row)]) for row in rows]
     inner = el("table", el("caption", caption), el("thead", top), el("tbody", *body))
     return el("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
 

@@ -30,9 +30,10 @@ def _texts(run: Content) -> Html | None:
     samples = run.samples.get("random", [])
     if not samples:
         return None
-    rows = [[s["input"]["text"], s["target"], s["prediction"]] for s in samples]
+    wanted = any(s["target"] for s in samples)
+    rows = [[s["input"]["text"], *([s["target"]] if wanted else []), s["prediction"]] for s in samples]
     said = "Rows that training never saw" if run.result["split"] == "test" else "Validation rows"
-    return section("Examples", table(("Given", "Wanted", "The network's"), rows, f"{said}, from the beginning."))
+    return section("Examples", table(("Given", *(("Wanted",) if wanted else ()), "The network's"), rows, f"{said}, from the beginning."))
 
 
 def _examples(run: Content) -> Html | None:
@@ -111,9 +112,7 @@ def _classes(run: Content) -> Html:
             said += f" The {size} classes with most mistakes, of {count}."
         drawn.append(figure(art, "Confusion matrix", said + " Classes that are confused stand side by side."))
     support = {c["class"]: c["support"] for c in m["per_class"]}
-    pairs = [
-        [c["true"], c["predicted"], f"{c['rows']:,}", percent(c["rows"] / support[c["true"]])] for c in m["confused"][:12]
-    ]
+    pairs = [[c["true"], c["predicted"], f"{c['rows']:,}", percent(c["rows"] / support[c["true"]])] for c in m["confused"][:12]]
     if pairs:
         head = ("True", "Predicted", "Rows", "Of the class")
         tables.append(table(head, pairs, "The commonest mistakes", numbers=(2, 3)))
