@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
 from engram.data.language_spec import pad_rows
+from engram.data.pretrained import Pretrained
 from engram.data.text_files import from_python, read_file
 from engram.data.text_folders import read_folder
 from engram.data.text_input import text_records
@@ -26,7 +26,7 @@ from engram.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSpec(Spec):
+class TextSpec(Pretrained, Spec):
     """`classes` in the order of the network's outputs; with `held_out` the last one, `out_of_scope`, has no output.
 
     A batch holds "tokens" (B, T) int64 padded at the right with 0, "lengths" (B,) int64, and classes "y" (B,) int64.
@@ -46,19 +46,6 @@ class TextSpec(Spec):
     def vocabulary(self) -> Vocabulary:
         """The vocabulary at work."""
         return Vocabulary.from_json(self.vocab)
-
-    @cached_property
-    def vectors(self) -> Tensor | None:
-        """Pre-trained vectors (vocabulary, vector_width) where the data has just read them; a run's weights hold them already."""
-        return None
-
-    def start(self, table: nn.Embedding, *, freeze: bool = False) -> None:
-        """Give a word table the pre-trained vectors, if they are at hand; `freeze` keeps what they are."""
-        if self.vectors is not None:
-            with torch.no_grad():
-                table.weight.copy_(self.vectors)
-        if self.vector_width and freeze:
-            table.weight.requires_grad_(False)
 
     @property
     def outputs(self) -> int:

@@ -57,6 +57,7 @@ class Textcnn(Recipe):
     widths: tuple[int, ...] = knob((3, 4, 5), "words in the windows of the convolutions", low=1)
     channels: int = knob(100, "features per window width", low=1)
     dropout: float = knob(0.5, "share of features dropped before the classifier", low=0, high=0.95)
+    word_dropout: float = knob(0.0, "share of training words made unknown, anew each time", low=0, high=0.95)
     label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule")
@@ -66,7 +67,8 @@ class Textcnn(Recipe):
         return sentences(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
             least=self.least, lower=self.lower, text=self.text, label=self.label, out_of_scope=self.out_of_scope,
-            hold_out=self.hold_out, vectors=self.vectors, start_from=self.start_from,
+            hold_out=self.hold_out, vectors=self.vectors, word_dropout=self.word_dropout,
+            start_from=self.start_from,
         )  # fmt: skip
 
     def make_task(self, spec: TextSpec) -> Task:
