@@ -24,8 +24,8 @@ MOST = 64  # tokens whose names are drawn
 def inside(run: Run, text: Any, *, layer: int | None = None, head: int | None = None, answer: str = "") -> dict[str, Any]:
     """{"tokens", "layers", "layer", "heads", "head", "attention" (T, S), "keys", "saliency", "answer", "probabilities"}.
 
-    `layer` and `head` count from 1; the last layer and the mean of its heads if not given. `answer`, the next token or a class, is
-    what the saliency explains; the most probable if not given. Raises DataError and ConfigError.
+    `layer` and `head` count from 1; the last layer and the mean of its heads if not given. `answer`, the next token or a class,
+    is what the saliency explains; the most probable if not given. Raises DataError and ConfigError.
     """
     spec: Any = run.spec
     vocabulary = getattr(spec, "vocabulary", None) or getattr(spec, "source_vocabulary", None)

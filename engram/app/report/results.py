@@ -33,7 +33,8 @@ def _texts(run: Content) -> Html | None:
     wanted = any(s["target"] for s in samples)
     rows = [[s["input"]["text"], *([s["target"]] if wanted else []), s["prediction"]] for s in samples]
     said = "Rows that training never saw" if run.result["split"] == "test" else "Validation rows"
-    return section("Examples", table(("Given", *(("Wanted",) if wanted else ()), "The network's"), rows, f"{said}, from the beginning."))
+    head = ("Given", "Wanted", "The network's") if wanted else ("Given", "The network's")
+    return section("Examples", table(head, rows, f"{said}, from the beginning."))
 
 
 def _examples(run: Content) -> Html | None:
