@@ -22,7 +22,7 @@ from engram.checkpoint.folder import RunFolder
 from engram.core.batch import Batch
 from engram.core.data import Data
 from engram.core.errors import DataError, RunError
-from engram.core.predictor import Predictor
+from engram.core.predictor import Predictor, Scores
 from engram.core.spec import Spec
 from engram.data.image_spec import ImageSpec
 
@@ -41,9 +41,9 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     split = next((s for s in ("test", "val") if job.data.size(s)), "")
     found = collect(predictor, job.data.batches(split) if split else ())
     result: dict[str, Any] = {"kind": found.kind, "split": split, "rows": found.rows, "metrics": found.metrics()}
-    scores = predictor.scores(job.data.batches(split), raw_rows(job.data, split)) if found.kind == "none" and split else None
+    scores = predictor.scores(job.data.batches(split), raw_rows(job.data, split)) if split else None
     if scores:
-        result |= figures_of(scores)
+        add_figures(result, scores)
     records = folder.read_metrics()
     chosen = chosen_step(records, job.plan.watch, job.data.steps_per_epoch)
     result["verdict"] = verdict(result, losses_at(records, chosen["step"]), items(job.data.spec))
@@ -67,12 +67,21 @@ def measure(
     """Figures on labelled data of the user's own: kind, split 'given', rows, metrics, verdict. Raises DataError if empty."""
     found = collect(predictor, batches())
     result: dict[str, Any] = {"kind": found.kind, "split": "given", "rows": found.rows, "metrics": found.metrics()}
-    if found.kind == "none":
-        scores = predictor.scores(batches(), rows())
-        if scores is None or not len(scores.parts):
-            raise DataError("nothing to measure: the data holds no labelled rows, or this run's outputs have no figures")
-        result |= figures_of(scores)
+    scores = predictor.scores(batches(), rows())
+    if scores is not None and len(scores.parts):
+        add_figures(result, scores)
+    elif found.kind == "none":
+        raise DataError("nothing to measure: the data holds no labelled rows, or this run's outputs have no figures")
     return result | {"verdict": verdict(result, items=items(spec))}
+
+
+def add_figures(result: dict[str, Any], scores: Scores) -> None:
+    """A predictor's own figures: the result itself, or beside those of classes and numbers."""
+    own = figures_of(scores)
+    if result["kind"] == "none":
+        result |= own
+    else:
+        result["metrics"] |= own["metrics"]
 
 
 def raw_rows(data: Data, split: str, at_once: int = 64) -> Iterator[list[Any]]:
