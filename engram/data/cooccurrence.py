@@ -48,7 +48,7 @@ class Counts(Data):
     """Rows of a batch: "words" (B, 2) int64 and "count" (B,) float32. `batch` counts pairs; `holdout` is a share of them."""
 
     def __init__(self, corpus: Corpus, *, batch: int, window: int, holdout: float, seed: int):
-        self.spec, self.batch, self.seed = corpus.spec, batch, seed
+        self.corpus, self.spec, self.batch, self.seed = corpus, corpus.spec, batch, seed
         rows, columns, counts = count_pairs(corpus, window)
         if not len(rows):
             raise DataError(f"no two words of {corpus.title} stand in one line: give text with longer lines")
@@ -75,5 +75,5 @@ class Counts(Data):
             yield {"words": self.words[chosen].long(), "count": self.counts[chosen]}
 
     def raw(self, split: str, rows: list[int]) -> list[Any]:
-        """Words, by their numbers: what the predictor takes."""
-        return [self.spec.words[row % len(self.spec.words)] for row in rows]  # type: ignore[attr-defined]
+        """Words, by their numbers: rows of one word, as the predictor takes them."""
+        return [[self.corpus.spec.words[row % len(self.corpus.spec.words)]] for row in rows]

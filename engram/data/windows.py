@@ -114,8 +114,8 @@ class Windows(Data):
         }
 
     def raw(self, split: str, rows: list[int]) -> list[Any]:
-        """Words, by their numbers: what the predictor takes."""
-        return [self.spec.words[row % len(self.spec.words)] for row in rows]
+        """Words, by their numbers: rows of one word, as the predictor takes them."""
+        return [[self.corpus.spec.words[row % len(self.corpus.spec.words)]] for row in rows]
 
 
 def _blocks(ends: Ints) -> Ints:

@@ -53,12 +53,20 @@ class WordSpec(Spec):
         return found
 
     def encode(self, raw: Any) -> Batch:
-        """A word or a list of words to {"words": (B, 1) int64}. Raises DataError."""
-        words = [raw] if isinstance(raw, str) else raw
-        if not isinstance(words, (list, tuple)) or not words or not all(isinstance(w, str) for w in words):
-            said = "an empty list" if isinstance(raw, (list, tuple)) and not raw else type(raw).__name__
+        """A word, or a list of words and of lists of words, to {"words": (B, L) int64}, short rows ended with -1.
+
+        A list of words inside the list is one row, what they have in common. Raises DataError.
+        """
+        rows = [raw] if isinstance(raw, str) else raw
+        if not isinstance(rows, (list, tuple)) or not rows:
+            said = "an empty list" if isinstance(raw, (list, tuple)) else type(raw).__name__
             raise DataError(f"word vectors take a word or a list of words, not {said}")
-        return {"words": torch.tensor([[self.number(word)] for word in words])}
+        lists = [[row] if isinstance(row, str) else row for row in rows]
+        for row in lists:
+            if not isinstance(row, (list, tuple)) or not row or not all(isinstance(word, str) for word in row):
+                raise DataError(f"word vectors take words, not {type(row).__name__}")
+        longest = max(map(len, lists))
+        return {"words": torch.tensor([[*map(self.number, row), *[-1] * (longest - len(row))] for row in lists])}
 
     def read(self, source: Any, rows: int = 256) -> Iterator[tuple[list[str], Any]]:
         """The words of a text file or of standard input, in order, `rows` at a time. Raises DataError."""

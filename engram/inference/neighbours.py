@@ -41,7 +41,9 @@ def analogy(units: Tensor, questions: Tensor, most: int = 1) -> tuple[Tensor, Te
 class Neighbours(Predictor):
     """Words to the words nearest to them. `vectors` (words, D) belong to the words of `spec`."""
 
-    takes: ClassVar = {"input": Field("input", "a word or a list of words")}
+    takes: ClassVar = {
+        "input": Field("input", "a word, or a list of words; a list inside it is one row: words to take together")
+    }
     gives: ClassVar = {"neighbours": Field("neighbours", "the nearest words with their cosine, nearest first")}
 
     def __init__(self, vectors: Tensor, words: Sequence[str], spec: Spec, most: int = 10):
@@ -49,13 +51,17 @@ class Neighbours(Predictor):
         self.units = unit(self.vectors)
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """{"embeddings": (B, D)}: the mean vector of each row of "words" (B, L)."""
-        return {"embeddings": self.vectors[batch["words"].cpu()].mean(1)}
+        """{"embeddings": (B, D)}: the mean vector of each row of "words" (B, L), in which -1 is no word."""
+        words = batch["words"].cpu()
+        there = (words >= 0).float().unsqueeze(2)  # (B, L, 1)
+        return {"embeddings": (self.vectors[words.clamp(min=0)] * there).sum(1) / there.sum(1)}
 
     def __call__(self, *, input: Any) -> dict[str, list[Any]]:
-        """{"neighbours": for each word a list of {"word", "similarity"}}."""
-        numbers = self.spec.encode(input)["words"]  # (B, 1)
-        cosines, near = nearest(self.units, self.vectors[numbers[:, 0]], self.most, numbers)
+        """{"neighbours": for each word a list of {"word", "similarity"}}; a row of several words asks for their mean."""
+        batch = self.spec.encode(input)
+        words = batch["words"]
+        without = torch.where(words >= 0, words, words[:, :1])
+        cosines, near = nearest(self.units, self.outputs(batch)["embeddings"], self.most, without)
         return {"neighbours": [self.named(c, n) for c, n in zip(cosines.tolist(), near.tolist(), strict=True)]}
 
     def named(self, cosines: list[float], numbers: list[int]) -> list[dict[str, Any]]:

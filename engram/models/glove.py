@@ -2,8 +2,8 @@
 
     w_i . w~_j + b_i + b~_j = log X_ij        for every pair that occurs (Eq. 7)
 
-X_ij counts how often word j stands near word i. Each word has a vector as itself, w, and one as company, w~; since X is symmetric
-they differ only by their random start, and their sum is what is used (section 4.2).
+X_ij counts how often word j stands near word i. Each word has a vector as itself, w, and one as company, w~; since X is
+symmetric they differ only by their random start, and their sum is what is used (section 4.2).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PRECISION = "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx
 class Word2vec(Recipe):
     """Words that stand in like company get like vectors (Mikolov et al. 2013)."""
 
-    tiny: ClassVar = {"width": 16, "epochs": 1, "batch": 4096, "min_count": 20}
+    tiny: ClassVar = {"width": 32, "epochs": 1, "batch": 4096, "sample": 1e-4}
     specs: ClassVar = (WordSpec,)
     narrow: ClassVar = True
 
