@@ -1,7 +1,8 @@
-"""A training step of a GPT (6 layers, 384 wide, 256 tokens) beside the Trainer of transformers.  python -m benchmarks.gpt_training
+"""A training step of a GPT (6 layers, 384 wide, 256 tokens) beside transformers' Trainer: python -m benchmarks.gpt_training
 
-In turn, each in a process of its own (what one sets, such as the allocator, must not help another). Each contender from the same weights on the same batches, AdamW and clipping at 1; medians over the
-rounds of the median step. The share is that of the rate of a 1024 x 1024 bf16 or fp32 product measured in the same rounds.
+In turn, each in a process of its own (what one sets, such as the allocator, must not help another). Each starts from
+equal settings on the same batches, AdamW and clipping at 1; medians over the rounds of the median step. The share is that of the
+rate of a 1024 x 1024 bf16 or fp32 product measured in the same rounds.
 """
 
 from __future__ import annotations
