@@ -1,7 +1,7 @@
 """A training step of a GPT (6 layers, 384 wide, 256 tokens) beside transformers' Trainer: python -m benchmarks.gpt_training
 
 In turn, each in a process of its own (what one sets, such as the allocator, must not help another). Each starts from
-equal settings on the same batches, AdamW and clipping at 1; medians over the rounds of the median step. The share is that of the
+equal settings on the same batches, AdamW and clipping at 1; medians over the rounds of the median step. The share is of the
 rate of a 1024 x 1024 bf16 or fp32 product measured in the same rounds.
 """
 
@@ -205,9 +205,8 @@ def main() -> None:
         kind = "bf16" if "bf16" in name else "fp32"
         share = work() / middle / statistics.median(rates[kind])
         table.append({"name": name, "ms": middle * 1e3, "ratio": base / middle, "loss": losses[name], "share": share})
-        print(
-            f"{name:42} {middle * 1e3:7.0f} ms  {base / middle:5.2f}x  mean loss {losses[name]:.3f}  {share:.0%} of {kind} products"
-        )
+        said = f"mean loss {losses[name]:.3f}  {share:.0%} of {kind} products"
+        print(f"{name:42} {middle * 1e3:7.0f} ms  {base / middle:5.2f}x  {said}")
     if args.json:
         args.json.write_text(json.dumps(table, indent=1))
 
