@@ -139,6 +139,18 @@ class TokenHead(nn.Module):
         return self.out(self.dropout(features))
 
 
+class MaskedModel(nn.Module):
+    """An encoder and the head for hidden tokens."""
+
+    def __init__(self, encoder: BERT, vocab: int) -> None:
+        super().__init__()
+        self.encoder, self.masked = encoder, MaskedHead(encoder.width, vocab)
+
+    def forward(self, tokens: Tensor, lengths: Tensor | None, places: Tensor) -> Tensor:
+        """Tokens (B, T), lengths (B,) or None, places (B, T) bool to logits (N, vocab) of the N places set, row by row."""
+        return self.masked(self.encoder(tokens, lengths)[places], self.encoder.tokens.weight)
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
