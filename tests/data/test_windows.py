@@ -125,7 +125,8 @@ def test_batches_follow_from_their_number_and_parts_make_the_whole(tmp_path: Pat
 def test_splits_share_no_sentence(tmp_path: Path) -> None:
     data = windows(corpus(tmp_path, many(4000)), holdout=0.2)
     held, trained = ({tuple(b) for b in data.blocks[s].tolist()} for s in ("val", "train"))
-    assert held and not held & trained
+    assert held
+    assert not held & trained
     assert data.size("val") + data.size("train") == len(data.corpus.tokens)
     assert next(data.batches("val"))["left"].shape[1] == ROW
     again = [torch.cat([b["noise"] for b in data.batches("val")]) for _ in range(2)]
