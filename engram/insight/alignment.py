@@ -49,7 +49,7 @@ class Alignment:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def alignment(
     model: nn.Module, source: Sequence[int], target: Sequence[int], pieces: tuple[Sequence[str], Sequence[str]]
 ) -> Alignment:
