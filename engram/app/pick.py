@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engram.app.pick_text import ROWS, Found, of_file, of_folder, of_rows, of_set
 from engram.core.errors import ConfigError, DataError, did_you_mean
 from engram.data.sources import BUILT_IN
 from engram.recipes import names
@@ -28,16 +29,21 @@ Picked = tuple[Any, dict[str, Any], list[str]]
 def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
     """(recipe, knobs, what was picked and why, line by line) for `train(recipe, **knobs)`.
 
-    A Recipe, a recipe's name and a recipe file pass unchanged. A built-in data set's name, the path of a table or of a folder
-    of images, and a DataFrame become the `data` knob of the recipe that suits them. Raises ConfigError when the word is neither
+    A Recipe, a recipe's name and a recipe file pass unchanged. A built-in data set's name, the path of a table, of texts or of a
+    folder of images or texts, and a DataFrame become the `data` knob of the recipe that suits them. Raises ConfigError when the word is neither
     a recipe nor data, DataError when there is no such file or it is no data to train on.
     """
     if _is_frame(recipe):
+        table = recipe.head(ROWS).to_dict("records")
+        if "target" not in knobs and (found := of_rows(table, "the DataFrame")):
+            return _texts(found, recipe, knobs)
         return _chosen("mlp", recipe, knobs, f"a table of {_rows(len(recipe))}")
     if isinstance(recipe, os.PathLike):
         recipe = os.fspath(recipe)
     if not isinstance(recipe, str) or recipe in names() or recipe.endswith(".py"):
         return recipe, knobs, []
+    if found := of_set(recipe):
+        return _texts(found, recipe, knobs)
     if recipe in BUILT_IN:
         source = BUILT_IN[recipe]
         what = f"{recipe} is a built-in {'table' if source.kind == 'table' else 'set of images'} ({source.description})"
@@ -46,6 +52,8 @@ def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
     if recipe and path.is_dir():
         return _folder(path, recipe, knobs)
     if path.is_file():
+        if "target" not in knobs and (found := of_file(path)):
+            return _texts(found, recipe, knobs)
         return _chosen("mlp", recipe, knobs, f"{path.name} is a table of {_size_of(path)}")
     if _looks_like_path(recipe):
         raise DataError(_missing(path))
@@ -65,6 +73,11 @@ def _chosen(recipe: str, data: Any, knobs: dict[str, Any], what: str) -> Picked:
     if "data" in knobs:
         raise ConfigError(f"the data is given twice: {data} and data={knobs['data']}; leave one out, or name a recipe")
     return recipe, {"data": data} | knobs, [f"{what}: training {recipe}"]
+
+
+def _texts(found: Found, data: Any, knobs: dict[str, Any]) -> Picked:
+    recipe, columns, why = found
+    return _chosen(recipe, data, columns | knobs, why)
 
 
 def _is_frame(value: object) -> bool:
@@ -134,6 +147,8 @@ def _folder(path: Path, given: str, knobs: dict[str, Any]) -> Picked:
             f"name a recipe and set start_from={given}"
         )
     headers = [header(image) for image in _some_images(path)]
+    if not headers and (found := of_folder(path)):
+        return _texts(found, given, knobs)
     if not headers:
         tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLES)
         hint = (

