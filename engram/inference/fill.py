@@ -1,7 +1,7 @@
 """Filling gaps: a model of span corruption writes what stands in each gap <x0>, <x1> ... of a text (Raffel et al. 2020, 3.1.4).
 
-The sentinels are given to the decoder in their order, and a gap ends where the model would write any sentinel or </s>. In training
-a text has many gaps and the target goes on for all of them; so a prompt with two gaps needs no third one to be answered.
+The sentinels are given to the decoder in their order, and a gap ends where the model would write any sentinel or </s>. So a
+prompt with two gaps gets two answers, although every text in training had many more.
 """
 
 from __future__ import annotations
