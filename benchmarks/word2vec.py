@@ -4,8 +4,8 @@
     python -m benchmarks.word2vec --peer ../other/bin/python --seeds 1,2,3
 
 Each is a process of its own with one thread; they take turns. The text is what ENGRAM_DATA has of wikitext2 (valid and test),
-tinyshakespeare, multi30k (English training side) and the paragraphs and questions of squad_dev, in small letters. Words per second
-are those of the text, all of them, over the time of the training loop alone; reading and counting are left out for both.
+tinyshakespeare, multi30k (English training side) and the paragraphs and questions of squad_dev, in small letters. Words per
+second are those of the text, all of them, over the time of the training loop alone; reading and counting are left out for both.
 """
 
 from __future__ import annotations

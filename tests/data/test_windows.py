@@ -17,7 +17,7 @@ from engram.data.word_spec import WordSpec
 
 def corpus(tmp_path: Path, text: str, **options: int) -> Corpus:
     (tmp_path / "text.txt").write_text(text, "utf-8")
-    return read_corpus(tmp_path / "text.txt", **({"min_count": 1} | options))
+    return read_corpus(tmp_path / "text.txt", min_count=options.get("min_count", 1))
 
 
 def windows(found: Corpus, **options: float) -> Windows:
