@@ -30,12 +30,12 @@ class Seq2Seq(Recipe):
     """A bidirectional encoder, a decoder that attends to it after Luong et al. 2015 or Bahdanau et al. 2014."""
 
     tiny: ClassVar = {
-        "data": [{"source": f"{a} {b}", "target": f"{b} {a}"} for a in "abcdefghijkl" for b in "mnopqrstuvwx"],
-        "vocab": "word", "context": 8, "width": 32, "embed": 16, "dropout": 0.0, "steps": 60, "batch": 16,
+        "data": "numbers", "vocab": "char", "context": 48, "width": 48, "embed": 24, "dropout": 0.0, "steps": 60,
+        "batch": 16, "beams": 2, "optim.lr": 0.01,
     }  # fmt: skip
     specs: ClassVar = (PairSpec,)
 
-    data: Any = knob("multi30k", "multi30k (multi30k:en-fr ...), two files line by line (a.en,a.de), or a table with two columns")
+    data: Any = knob("multi30k", "multi30k (multi30k:en-fr ...), numbers, two files line by line (a.en,a.de), or a table")
     source: str = knob("", "the column of the source texts; empty = by its name")
     target: str = knob("", "the column of the target texts; empty = by its name")
     epochs: float = knob(12.0, "passes over the training pairs", low=0)

@@ -30,13 +30,12 @@ class Transformer(Recipe):
     """The encoder-decoder of Vaswani et al. 2017, small enough for thirty thousand pairs."""
 
     tiny: ClassVar = {
-        "data": [{"source": f"{a} {b}", "target": f"{b} {a}"} for a in "abcdefghijkl" for b in "mnopqrstuvwx"],
-        "vocab": "word", "context": 8, "layers": 1, "heads": 2, "width": 32, "hidden": 32, "dropout": 0.0, "steps": 60,
-        "batch": 16,
+        "data": "numbers", "vocab": "char", "context": 48, "layers": 1, "heads": 2, "width": 32, "hidden": 32, "dropout": 0.0,
+        "steps": 60, "batch": 16, "beams": 2,
     }  # fmt: skip
     specs: ClassVar = (PairSpec,)
 
-    data: Any = knob("multi30k", "multi30k (multi30k:en-fr ...), two files line by line (a.en,a.de), or a table with two columns")
+    data: Any = knob("multi30k", "multi30k (multi30k:en-fr ...), numbers, two files line by line (a.en,a.de), or a table")
     source: str = knob("", "the column of the source texts; empty = by its name")
     target: str = knob("", "the column of the target texts; empty = by its name")
     epochs: float = knob(20.0, "passes over the training pairs", low=0)
