@@ -72,10 +72,15 @@ def whole_gradient(flat: tuple[FlatGroup, ...]) -> list[Tensor]:
 
 
 def _like(flat: Tensor, like: Tensor) -> Tensor:
-    """View a flat piece with the shape of `like`, keeping channels-last weights channels-last."""
-    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous():
+    """View a flat piece with the shape of `like`, keeping channels-last weights channels-last.
+
+    The strides decide: with one channel both layouts hold the same numbers in the same order, but a convolution gives out
+    the layout that its weight's strides name, and one of the other layout makes every later layer convert.
+    """
+    if like.dim() == 4:
         o, i, h, w = like.shape
-        return flat.view(o, h, w, i).permute(0, 3, 1, 2)
+        if like.stride() == (h * w * i, 1, w * i, i):
+            return flat.view(o, h, w, i).permute(0, 3, 1, 2)
     return flat.view(like.shape)
 
 

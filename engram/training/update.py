@@ -14,6 +14,7 @@ from engram.core.errors import ConfigError
 from engram.core.optim import Optim, whole_gradient
 from engram.core.plan import Plan
 from engram.core.task import Ctx, Phase, Task
+from engram.training.layout import keep_layout
 from engram.training.seed import seed_generators
 
 
@@ -43,6 +44,8 @@ class Update:
         self.before: list[Tensor] = []  # the weights before a step with trial steps
         for group in optim.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+        if plan.channels_last and not plan.compile:
+            keep_layout(task)
 
     def __call__(self, batch: Batch, ctx: Ctx, draw: int, layers: bool = False) -> tuple[Logs, dict[str, Tensor] | None]:
         """Draw number `draw` seeds dropout and noise. Returns logs and, if asked, the gradient norm per parameter.
