@@ -54,7 +54,7 @@ class Word2vec(Recipe):
     lower: bool = knob(True, "take capital letters as small ones")
     spaces: bool = knob(False, "words are what stands between spaces, punctuation included")
     holdout: float = knob(0.02, "share of the text to measure the loss on", low=0, high=0.5)
-    optim: RowKnobs = knob(RowKnobs(lr=0.3), "optimizer and schedule")
+    optim: RowKnobs = knob(RowKnobs(lr=0.2), "optimizer and schedule")
 
     def make_data(self) -> Data:
         """The text as numbers, windows made batch by batch."""
