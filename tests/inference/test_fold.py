@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engram.data.image_spec import ImageSpec
 from engram.inference.classify import Classifier
-from engram.inference.fold import fold
+from engram.inference.fold import Halve, fold
 from engram.inference.outputs import Runner
 from engram.inference.regress import Regressor
 from engram.models.cnn import CNN
@@ -117,3 +117,33 @@ def test_values_come_back_in_the_units_of_the_target() -> None:
     out = regressor.outputs(batch)
     torch.testing.assert_close(out["values"], model(batch["x"]).squeeze(1).detach() * 20 + 100)
     assert out["targets"].tolist() == [100.0, 120.0, 80.0]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pool_by_two_is_the_same_to_the_bit(size: tuple[int, int], dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, *size).to(dtype)
+    x[0, 0, 0, 0] = float("nan")
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(Halve()(given), nn.functional.max_pool2d(given, 2), rtol=0, atol=0, equal_nan=True)
+
+
+POOLS = [
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d(3),
+    nn.MaxPool2d(2, 1),
+    nn.MaxPool2d(2, padding=1),
+    nn.AvgPool2d(2),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_relu_moves_behind_a_max_pool_only(pool: nn.Module) -> None:
+    x = torch.randn(4, 3, 19, 19)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pool, nn.Tanh(), copy.deepcopy(pool)).eval()
+    folded = fold(model, (x,))
+    kinds = [type(m) for m in folded.children()]
+    assert torch.equal(folded(x), model(x))
+    assert (kinds[2] is nn.ReLU) == isinstance(pool, nn.MaxPool2d)
+    assert (Halve in kinds) == (pool is POOLS[0])
