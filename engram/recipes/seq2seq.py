@@ -30,8 +30,8 @@ class Seq2Seq(Recipe):
     """A bidirectional encoder, a decoder that attends to it after Luong et al. 2015 or Bahdanau et al. 2014."""
 
     tiny: ClassVar = {
-        "data": "numbers", "vocab": "char", "context": 48, "width": 48, "embed": 24, "dropout": 0.0, "steps": 60,
-        "batch": 16, "beams": 2, "optim.lr": 0.01,
+        "data": "numbers", "vocab_size": 320, "context": 32, "cell": "gru", "width": 64, "embed": 32, "dropout": 0.0,
+        "steps": 60, "batch": 16, "beams": 2, "optim.lr": 0.01,
     }  # fmt: skip
     specs: ClassVar = (PairSpec,)
 
