@@ -151,6 +151,47 @@ class MaskedModel(nn.Module):
         return self.masked(self.encoder(tokens, lengths)[places], self.encoder.tokens.weight)
 
 
+class TextModel(nn.Module):
+    """An encoder and the head for classes of whole rows; each row is read behind the token `start`."""
+
+    def __init__(self, encoder: BERT, classes: int, start: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder, self.start = encoder, start
+        self.pooled = PoolHead(encoder.width, classes, dropout)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Tokens (B, T) with T below the context, lengths (B,), to (B, classes)."""
+        return self.pooled(self.encoder(F.pad(tokens, (1, 0), value=self.start), lengths + 1))
+
+
+class WordModel(nn.Module):
+    """An encoder and the head for tags of words: that of a word is read at its first piece (section 5.3)."""
+
+    def __init__(self, encoder: BERT, tags: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder, self.tagged = encoder, TokenHead(encoder.width, tags, dropout)
+
+    def forward(self, pieces: Tensor, lengths: Tensor, firsts: Tensor) -> Tensor:
+        """Pieces (B, P), how many of each row (B,), and the place of each word's first piece (B, T), to (B, T, tags)."""
+        features = self.encoder(pieces, lengths)
+        return self.tagged(features.gather(1, firsts[:, :, None].expand(-1, -1, features.shape[2])))
+
+
+class SpanModel(nn.Module):
+    """An encoder and two numbers per token: where an answer begins, and where it ends (section 4.2)."""
+
+    def __init__(self, encoder: BERT, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder, self.spans = encoder, TokenHead(encoder.width, 2, dropout)
+
+    def forward(self, tokens: Tensor, lengths: Tensor, segments: Tensor) -> Tensor:
+        """Tokens and segments (B, T), lengths (B,), to (B, T, 2); -inf but at token 0 and in the text, whose segments are odd."""
+        logits = self.spans(self.encoder(tokens, lengths, segments))
+        allowed = (segments % 2 == 1) & lengths_mask(lengths, tokens.shape[1])[:, 0, 0]
+        allowed = torch.cat([torch.ones_like(allowed[:, :1]), allowed[:, 1:]], 1)
+        return logits.masked_fill(~allowed[:, :, None], -torch.inf)
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
