@@ -71,13 +71,18 @@ class Tagger(Predictor):
             "accuracy": Figure("words with the right tag", lambda s: s[:, 0] / s[:, 1].clamp(min=1), "percent"),
         }
         parts = torch.cat([count(f["paths"], f["targets"], self.tags) for f in found])
-        some = next(iter(rows), [])[:EXAMPLES]
-        told = self(input=some) if some else {"words": [], "entities": []}
-        examples = [
-            {"input": " ".join(words), "target": "", "prediction": ", ".join(f"{e['text']} ({e['label']})" for e in entities)}
-            for words, entities in zip(told["words"], told["entities"], strict=True)
-        ]
-        return Scores(figures, parts, "sentences", "tagging no word has F1 0", examples)
+        beside = "tagging no word has F1 0"
+        if not any(tag.startswith("B-") for tag in self.tags):  # a tag per word, no spans
+            figures, beside = {"accuracy": figures["accuracy"]}, f"guessing evenly is right on {1 / len(self.tags):.1%}"
+        return Scores(figures, parts, "sentences", beside, self._examples(next(iter(rows), [])[:EXAMPLES]))
+
+    def _examples(self, rows: list[Any]) -> list[dict[str, Any]]:
+        """What was given, wanted and found; the tags of a row are known where it is a dict that has them."""
+        told = self(input=rows) if rows else {"words": [], "tags": []}
+        wanted = [_said(w, r["tags"]) if isinstance(r, dict) and "tags" in r else "" for w, r in zip(told["words"], rows, strict=True)]
+        found = [_said(words, tags) for words, tags in zip(told["words"], told["tags"], strict=True)]
+        given = [" ".join(words) for words in told["words"]]
+        return [{"input": g, "target": w, "prediction": f} for g, w, f in zip(given, wanted, found, strict=True)]
 
     def __call__(self, *, input: Any) -> dict[str, list[Any]]:
         """Lists with one entry per sentence: words, tags, and entities [{"text", "label", "start", "end"}]."""
@@ -89,6 +94,13 @@ class Tagger(Predictor):
     @property
     def _spec(self) -> Sentences:
         return self.spec  # type: ignore[return-value]
+
+
+def _said(words: list[str], tags: list[str]) -> str:
+    """'London (place), Ada Lovelace (person)', or each word with its tag where tags name no spans."""
+    if any(tag.startswith(("B-", "I-")) for tag in tags) or set(tags) <= {"O"}:
+        return ", ".join(f"{e['text']} ({e['label']})" for e in _entities(words, tags)) or "none"
+    return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
 
 
 def _entities(words: list[str], tags: list[str]) -> list[dict[str, Any]]:

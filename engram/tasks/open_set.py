@@ -51,7 +51,7 @@ class OpenSet(Task):
             inside = target < self.classes
             if inside.any():
                 part = {name: t[inside] for name, t in batch.items()}
-                total += float(self.closed.loss(part, ctx)[0]) * int(inside.sum())
+                total += float(self.closed.loss(part, ctx)[0].detach()) * int(inside.sum())
             best, guess = logits.float().softmax(1).max(1)
             found.append(torch.stack([best.double(), (guess == target).double(), (~inside).double()], 1).cpu())
         rows = torch.cat(found) if found else torch.zeros(0, 3)
