@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,12 @@ from engram.core.batch import Batch
 from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Predictor, Scores
 from engram.core.spec import Spec
-from engram.inference.decode import decode
+from engram.inference.decode import Token, decode
+from engram.inference.quantise import choose_weights, quantise
 from engram.inference.sampling import Sampling
+from engram.inference.speculative import speculate
 from engram.inference.stops import Stops
-
+from engram.inference.text_beams import beam_texts
 
 EXAMPLES = 8
 
@@ -36,11 +38,13 @@ class PromptSpec(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of one prompt as it comes; `token` tells of the token behind it: its text, probability and alternatives."""
+    """Some text as it comes, of sample `row % samples` of prompt `row // samples`; `token` tells of the token behind it: its text,
+    id, probability and alternatives, {} when only text is left. `last`: nothing more comes of this row."""
 
     row: int
     text: str
     token: dict[str, Any]
+    last: bool = False
 
 
 class Generator(Predictor):
@@ -56,14 +60,34 @@ class Generator(Predictor):
         self.model, self.spec, self.ends, self.tokens = model, spec, frozenset(ends), tokens
         self.banned = tuple(i for i in range(special) if i not in self.ends)
         self.limited = limited
+        self.decoder = model  # what continues prompts: the model, or a smaller copy of it
         self.widths: Tensor | None = None
 
     @property
     def _spec(self) -> PromptSpec:
         return self.spec  # type: ignore[return-value]
 
+    @property
+    def context(self) -> int:
+        """Most tokens that the model sees; 0 = no limit."""
+        return self._spec.context if self.limited else 0
+
     def tune(self, *, bf16: bool, channels_last: bool) -> None:
-        """Decoding stays in the weights' own format; `quantise` chooses another."""
+        """Decoding stays in the weights' own format; `use` chooses another."""
+
+    def use(self, weights: str, *, rows: int = 1, bf16: bool = False) -> str:
+        """Continue prompts with weights as `weights` says (engram.inference.quantise); what "auto" came to.
+
+        `rows` is how many texts will be written at once, `bf16` whether the processor multiplies bfloat16. Raises ConfigError.
+        """
+        chosen = choose_weights(weights, self.model, rows, bf16)
+        self.decoder = quantise(self.model, chosen)
+        return chosen
+
+    def left_out(self, input: Any = None) -> list[int]:
+        """How many tokens at the beginning of each prompt are not used, because the context does not hold them."""
+        ids = [self._spec.prompt_ids(p) for p in self._spec.prompts(input)]
+        return [max(0, len(i) - self.context) if self.context else 0 for i in ids]
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """{"nll" (B,) nats over the trained targets of each row, "items" (B,) how many}; {} without targets."""
@@ -114,12 +138,18 @@ class Generator(Predictor):
         stop: str | Sequence[str] = (),
         seed: int = 0,
         samples: int = 1,
+        beams: int = 1,
+        draft: Generator | None = None,
     ) -> dict[str, list[Any]]:
-        """{"text": one continuation per prompt}, or `samples` of each in turn. See engram.inference.sampling for the knobs."""
+        """{"text": one continuation per prompt}, or `samples` of each in turn. See engram.inference.sampling for the knobs.
+
+        `beams` above 1 searches for the most probable text. With `draft`, the generator of a smaller run, decoding is speculative.
+        Of a prompt longer than the context the last part is used (`left_out`). Raises ConfigError and DataError.
+        """
         how = Sampling(temperature, top_k, top_p, min_p, repetition, seed)
         prompts = self._spec.prompts(input)
         texts = [""] * (len(prompts) * max(samples, 1))
-        for piece in self._pieces([p for p in prompts for _ in range(samples)], how, tokens, stop, 0, samples):
+        for piece in self._pieces(prompts, how, tokens, stop, None, samples, beams, draft):
             texts[piece.row] += piece.text
         return {"text": texts}
 
@@ -136,43 +166,97 @@ class Generator(Predictor):
         stop: str | Sequence[str] = (),
         seed: int = 0,
         probs: int = 0,
+        samples: int = 1,
+        beams: int = 1,
+        draft: Generator | None = None,
     ) -> Iterator[Piece]:
         """Pieces of text as they come, of all prompts in turn; with `probs` each tells the most probable alternatives."""
         how = Sampling(temperature, top_k, top_p, min_p, repetition, seed)
-        yield from self._pieces(self._spec.prompts(input), how, tokens, stop, probs, 1)
+        yield from self._pieces(self._spec.prompts(input), how, tokens, stop, probs, samples, beams, draft)
 
     def _pieces(
-        self, prompts: list[Any], how: Sampling, tokens: int | None, stop: str | Sequence[str], probs: int, samples: int
+        self,
+        prompts: list[Any],
+        how: Sampling,
+        tokens: int | None,
+        stop: str | Sequence[str],
+        probs: int | None,
+        samples: int,
+        beams: int,
+        draft: Generator | None,
     ) -> Iterator[Piece]:
         how.check()
         most = self.tokens if tokens is None else tokens
-        if most < 1 or samples < 1:
-            raise ConfigError(f"tokens={most} and samples={samples} must be at least 1")
+        if min(most, samples, beams) < 1 or (probs or 0) < 0:
+            raise ConfigError(
+                f"tokens={most}, samples={samples} and beams={beams} must be at least 1, probs={probs} at least 0"
+            )
         vocabulary = self._spec.vocabulary
-        ids = [self._spec.prompt_ids(p) for p in prompts]
+        ids = [found for p in prompts for found in [self._spec.prompt_ids(p)] * samples]
         stops = [Stops([stop] if isinstance(stop, str) else stop) for _ in ids]
         texts = [vocabulary.stream() for _ in ids]
         finished: set[int] = set()
-        drawn = decode(
-            self.model, ids, how, most=most, ends=self.ends, context=self._spec.context if self.limited else 0,  # type: ignore[arg-type]
-            device=next(self.model.parameters()).device, finished=finished, alternatives=probs,
-            samples=[i % samples for i in range(len(ids))], banned=self.banned,
-        )  # fmt: skip
-        self.model.eval()
-        left = set(range(len(ids)))
-        for token in drawn:
+        for token in self._drawn(ids, how, most, probs, samples, beams, draft, finished):
             row = token.row
-            shown = "" if token.id in self.ends else stops[row](texts[row](token.id))
             if stops[row].hit:
+                continue
+            shown = "" if token.id in self.ends else stops[row](texts[row](token.id))
+            last = token.last or bool(stops[row].hit)
+            if last:
                 finished.add(row)
-            if row in finished:
-                left.discard(row)
-                shown += "" if stops[row].hit else stops[row](texts[row](None)) + stops[row].end()
-            others = [{"token": vocabulary.piece(i), "probability": p} for i, p in token.alternatives]
-            facts = {"token": vocabulary.piece(token.id), "id": token.id, "probability": token.probability}
-            yield Piece(row, shown, facts | ({"alternatives": others} if probs else {}))
-        for row in sorted(left):
-            yield Piece(row, stops[row](texts[row](None)) + stops[row].end(), {})
+                shown += stops[row](texts[row](None)) + stops[row].end()
+            facts: dict[str, Any] = {"token": vocabulary.piece(token.id), "id": token.id}
+            if probs is not None and beams == 1:
+                facts["probability"] = token.probability
+            if probs:
+                facts["alternatives"] = [
+                    {"token": vocabulary.piece(i), "id": i, "probability": p} for i, p in token.alternatives
+                ]
+            yield Piece(row, shown, facts, last)
+
+    def _drawn(
+        self,
+        ids: list[list[int]],
+        how: Sampling,
+        most: int,
+        probs: int | None,
+        samples: int,
+        beams: int,
+        draft: Generator | None,
+        finished: set[int],
+    ) -> Iterator[Token]:
+        """The tokens of all rows, by whichever way of decoding was asked for."""
+        self.decoder.eval()
+        device, model = next(self.model.parameters()).device, cast(Any, self.decoder)
+        if beams > 1:
+            if draft is not None or samples > 1 or probs:
+                raise ConfigError("beams searches for the one most probable text: leave out samples, probs and draft")
+            yield from beam_texts(model, ids, beams, most, self.ends, self.context, device, self.banned)
+            return
+        numbers = [i % samples for i in range(len(ids))]
+        if draft is not None:
+            self._fits(draft)
+            draft.decoder.eval()
+            yield from speculate(
+                model, cast(Any, draft.decoder), ids, how, most=most, ends=self.ends, context=self.context,
+                draft_context=draft.context, device=device, finished=finished, alternatives=probs, samples=numbers,
+                banned=self.banned,
+            )  # fmt: skip
+            return
+        yield from decode(
+            model, ids, how, most=most, ends=self.ends, context=self.context, device=device, finished=finished,
+            alternatives=probs, samples=numbers, banned=self.banned,
+        )  # fmt: skip
+
+    def _fits(self, draft: Generator) -> None:
+        """ConfigError when a draft cannot propose tokens for this run."""
+        if self._spec.vocabulary.to_json() != draft._spec.vocabulary.to_json():
+            sizes = f"{self._spec.vocabulary.size:,} and {draft._spec.vocabulary.size:,} tokens"
+            raise ConfigError(
+                f"the draft has another vocabulary ({sizes}); train it with start_from of the same run, or on the same text"
+            )
+        if not (self.context and draft.context):
+            raise ConfigError("a draft needs two Transformer runs: a recurrent network cannot take back what it has read")
 
 
 def said(prompt: Any) -> str:

@@ -99,7 +99,7 @@ class GPT(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., width) to logits (..., vocab)."""
-        return F.linear(hidden, self.tokens.weight if self.out is None else self.out.weight)
+        return F.linear(hidden, self.tokens.weight) if self.out is None else self.out(hidden)
 
     def new_cache(self, rows: int, capacity: int = 0, dtype: torch.dtype | None = None) -> KVCache:
         """Memory for `rows` texts of at most `capacity` tokens (0 = the context), in the dtype of the weights."""

@@ -25,8 +25,6 @@ class KVCache:
 
     rewinds = True  # a position may be written again, which a hidden state of a recurrent network cannot undo
 
-    rewinds = True  # a position may be written again
-
     def __init__(
         self,
         layers: int,
@@ -40,7 +38,8 @@ class KVCache:
         device: torch.device | str = "cpu",
     ) -> None:
         # Zeros, because a weight of 0 times a slot never written must be 0, and 0 times an accidental NaN is not.
-        self.data = torch.zeros(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
+        self._store = torch.zeros(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
+        self.data = self._store  # of the rows in use; the store keeps its size when rows leave
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.window = window
         self._first = self._low = self._end = 0
@@ -101,10 +100,18 @@ class KVCache:
     def reorder(self, index: Tensor) -> None:
         """Row i becomes what row index[i] was: beams that move, rows that are finished (left out), or repeated prompts.
 
-        The numbers go to new memory, so a shallow copy of a cache can be reordered without touching the first.
+        Only rows that move are copied, in place; new memory is taken when there are more rows than ever before.
         """
-        layers, pair, _, heads, capacity, width = self.data.shape
-        self._copy_to(self.data.new_zeros(layers, pair, len(index), heads, capacity, width), index)
+        layers, pair, rows, heads, capacity, width = self.data.shape
+        count, used = len(index), self.used()
+        place = torch.arange(count, device=index.device)
+        moved = place if count > self._store.shape[2] else (index != place).nonzero()[:, 0]
+        kept = self.data[..., :used, :].index_select(2, index[moved]) if len(moved) else None
+        if count > self._store.shape[2]:
+            self._store = self.data.new_zeros(layers, pair, count, heads, capacity, width)
+        self.data = self._store[:, :, :count]
+        if kept is not None:
+            self.data[:, :, moved, :, :used] = kept
         self.lengths = self.lengths[index]
 
     def put(self, rows: Tensor, other: KVCache) -> None:
@@ -116,16 +123,13 @@ class KVCache:
     def grow(self) -> None:
         """Twice the capacity."""
         layers, pair, rows, heads, capacity, width = self.data.shape
-        self._copy_to(self.data.new_zeros(layers, pair, rows, heads, 2 * capacity, width))
+        used, data = self.used(), self.data.new_zeros(layers, pair, rows, heads, 2 * capacity, width)
+        data[..., :used, :] = self.data[..., :used, :]
+        self._store = self.data = data
 
     def used(self) -> int:
         """The length of the longest row."""
         return int(self.lengths.max()) if len(self.lengths) else 0
-
-    def _copy_to(self, data: Tensor, index: Tensor | None = None) -> None:
-        kept = self.data[..., : self.used(), :]
-        data[..., : self.used(), :] = kept if index is None else kept.index_select(2, index)
-        self.data = data
 
 
 class CrossCache:

@@ -13,7 +13,14 @@ from engram.core.errors import did_you_mean
 # command -> module of this package whose `command` it is, in the order of the help page
 SECTIONS: dict[str, dict[str, str]] = {
     "Train": {"train": "train", "resume": "resume", "find-lr": "find_lr", "new": "new"},
-    "Use": {"predict": "predict", "eval": "evaluate", "chat": "chat", "translate": "translate", "neighbours": "neighbours"},
+    "Use": {
+        "predict": "predict",
+        "eval": "evaluate",
+        "generate": "generate",
+        "chat": "chat",
+        "translate": "translate",
+        "neighbours": "neighbours",
+    },  # fmt: skip
     "Look": {"list": "listing", "report": "report", "compare": "compare", "inspect": "inspect", "tokenize": "tokenize"},
     "Set up": {"completion": "completion"},
 }
