@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -42,6 +42,7 @@ class Translator(Predictor):
     growth:         a target has at most growth times the tokens of its source, and 10 more; 0 = as many as the Spec allows
     measures:       what `scores` compares a text with its references by
     special:        ids below it stand for no text and are never written, but for </s>
+    baseline:       (name, what knowing nothing writes for a source), measured beside the model
     """
 
     takes: ClassVar = {"input": Field("input", "a text, a list of them, rows with a source, or a path to a file of lines")}
@@ -57,9 +58,11 @@ class Translator(Predictor):
         growth: float = 2.0,
         measures: Sequence[Measure] = (BLEU, CHRF),
         special: int = 6,
+        baseline: tuple[str, Callable[[str], str]] | None = None,
     ):
         self.model, self.spec, self.beams, self.penalty, self.growth = model, spec, beams, penalty, growth
         self.measures, self.banned = tuple(measures), tuple(i for i in range(special) if i != END)
+        self.baseline = baseline
 
     @property
     def _spec(self) -> TextSpec:
@@ -103,7 +106,15 @@ class Translator(Predictor):
             {"input": self._spec.texts(row)[0], "target": known[0], "prediction": text}
             for row, known, text in zip(given[:EXAMPLES], references, texts, strict=False)
         ]
-        return Scores(figures, torch.cat(columns, 1), "texts", "", examples)
+        return Scores(figures, torch.cat(columns, 1), "texts", self._beside(given, references), examples)
+
+    def _beside(self, rows: Sequence[Any], references: Sequence[Sequence[str]]) -> str:
+        if self.baseline is None:
+            return ""
+        name, write = self.baseline
+        texts, first = [write(self._spec.texts(row)[0]) for row in rows], self.measures[0]
+        counts = torch.tensor([first.count(*pair) for pair in zip(texts, references, strict=True)], dtype=torch.float64)
+        return f"{name} reach {first.figure.words} {float(first.figure.statistic(counts.sum(0, keepdim=True))[0]):.1f}"
 
     def __call__(
         self, *, input: Any, beams: int | None = None, penalty: float | None = None, most: int = 0

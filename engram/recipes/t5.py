@@ -25,13 +25,16 @@ from engram.data.span_spec import SpanSpec
 from engram.data.spans import spans
 from engram.data.text_stream import stream_files
 from engram.data.texts import read_texts
+from engram.inference.bleu import BLEU, CHRF
 from engram.inference.fill import GapFiller
+from engram.inference.rouge import ROUGE, lead
 from engram.inference.translate import Translator
 from engram.models.t5 import T5 as Network
 from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.translate import Translate
 
+SUMMARIES = ("summar", "headline", "highlight", "abstract", "tldr", "title")
 FORMS = {"gaps": "corpus", "pairs": "pairs"}
 
 
@@ -73,6 +76,9 @@ class T5(Recipe):
     label_smoothing: float = knob(0.0, "share of the target spread over all tokens", low=0, high=0.99)
     beams: int = knob(4, "pairs: hypotheses that the search keeps; 1 = greedy", low=1)
     penalty: float = knob(0.6, "pairs: length penalty of the search; 0 = none", low=0)
+    score: Literal["auto", "bleu", "rouge"] = knob(
+        "auto", "pairs: how texts are compared; auto = ROUGE when the target column is called a summary, headline or the like"
+    )
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3, beta2=0.98, weight_decay=0.01), "optimizer and schedule")
 
     def make_data(self) -> Data:
@@ -110,9 +116,13 @@ class T5(Recipe):
         if isinstance(spec, SpanSpec):
             return GapFiller(model, spec)
         assert isinstance(spec, PairSpec)
+        summary = any(word in spec.columns[1].lower() for word in SUMMARIES)
+        rouge = self.score == "rouge" or (self.score == "auto" and summary)
         return Translator(
-            model, spec, beams=self.beams, penalty=self.penalty, growth=0.0, special=len(spec.vocabulary.specials)
-        )
+            model, spec, beams=self.beams, penalty=self.penalty, growth=0.0, special=len(spec.vocabulary.specials),
+            measures=(*ROUGE, BLEU) if rouge else (BLEU, CHRF, *ROUGE[2:]),
+            baseline=("the first three sentences", lead) if rouge else None,
+        )  # fmt: skip
 
     def _kind(self) -> str:
         """gaps or pairs, as the knobs or the data say."""
