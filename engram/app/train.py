@@ -103,9 +103,7 @@ def prepare(name: str, recipe: Recipe, chosen: Machine | None = None) -> Job:
         why = tuple(w for w in (why_precision, why_threads, why_compile) if w)
         machine = Machine(str(device), precision, channels_last, threads, compiled, why)
     lay_out(task, machine.channels_last)
-    plan = recipe.make_plan(
-        data, precision=machine.precision, channels_last=machine.channels_last, compile=machine.compile
-    )
+    plan = recipe.make_plan(data, precision=machine.precision, channels_last=machine.channels_last, compile=machine.compile)
     optims = recipe.make_optims(task)
     if machine.compile:
         for network in task.children():
@@ -173,9 +171,7 @@ def run_job(job: Job, folder: RunFolder | None, watch: Watcher, state: Snapshot 
         with Interrupt() as interrupt:
             keep = _keeper(folder, writer) if folder else None
             recorder = Recorder(log, job.plan)
-            for event in fit(
-                job.task, job.data, job.optims, job.plan, mesh=mesh, state=state, save=keep, stop=interrupt.asked
-            ):
+            for event in fit(job.task, job.data, job.optims, job.plan, mesh=mesh, state=state, save=keep, stop=interrupt.asked):
                 recorder(event)
                 watch(event, job)
                 if isinstance(event, Stopped):

@@ -1,8 +1,8 @@
 """TokenData: one long row of tokens cut into windows. Every token is a target exactly once in an epoch, and nothing is lost.
 
 Each document begins with <s>, which is also what follows its last token. With `documents` a batch also tells which document
-every token belongs to, so that a model can keep them apart; a document cut by the end of a window goes on in another row without
-what came before.
+every token belongs to, so that a model can keep them apart; a document cut by the end of a window goes on in another row
+without what came before.
 """
 
 from __future__ import annotations
