@@ -192,6 +192,19 @@ class SpanModel(nn.Module):
         return logits.masked_fill(~allowed[:, :, None], -torch.inf)
 
 
+class EmbedModel(nn.Module):
+    """An encoder whose features are averaged over the tokens of a row: one unit vector per text."""
+
+    def __init__(self, encoder: BERT) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Tokens (B, T), lengths (B,), to (B, width) of length 1."""
+        real = lengths_mask(lengths, tokens.shape[1])[:, 0, 0, :, None]
+        return F.normalize((self.encoder(tokens, lengths) * real).sum(1) / lengths[:, None], dim=1)
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

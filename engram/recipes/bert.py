@@ -58,7 +58,7 @@ class Bert(Recipe):
 
     tiny: ClassVar = {
         "data": "pydoc", "vocab": "char", "context": 16, "layers": 1, "heads": 2, "width": 16, "steps": 60, "batch": 16,
-        "dropout": 0.0,
+        "dropout": 0.0, "optim.lr": 3e-3,
     }  # fmt: skip
     specs: ClassVar = (MaskedSpec, TextSpec, PieceTagSpec, QuestionSpec)
 

@@ -20,7 +20,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "chat": "chat",
         "translate": "translate",
         "neighbours": "neighbours",
-    },  # fmt: skip
+        "search": "search",
+    },
     "Look": {"list": "listing", "report": "report", "compare": "compare", "inspect": "inspect", "tokenize": "tokenize"},
     "Set up": {"completion": "completion"},
 }
