@@ -29,9 +29,9 @@ Picked = tuple[Any, dict[str, Any], list[str]]
 def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
     """(recipe, knobs, what was picked and why, line by line) for `train(recipe, **knobs)`.
 
-    A Recipe, a recipe's name and a recipe file pass unchanged. A built-in data set's name, the path of a table, of texts or of a
-    folder of images or texts, and a DataFrame become the `data` knob of the recipe that suits them. Raises ConfigError when the word is neither
-    a recipe nor data, DataError when there is no such file or it is no data to train on.
+    A Recipe, a recipe's name and a recipe file pass unchanged. A built-in data set's name, the path of a table, of texts or of
+    a folder of images or texts, and a DataFrame become the `data` knob of the recipe that suits them. Raises ConfigError when
+    the word is neither a recipe nor data, DataError when there is no such file or it is no data to train on.
     """
     if _is_frame(recipe):
         table = recipe.head(ROWS).to_dict("records")

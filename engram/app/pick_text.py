@@ -1,4 +1,4 @@
-"""Which recipe suits some texts: labelled texts, tagged words, plain text, pairs, conversations. Looks at the start of a file only."""
+"""Which recipe suits some texts: labelled or tagged, plain, pairs, conversations. Only the start of a file is looked at."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def of_file(path: Path) -> Found | None:
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Found | None:
-    """The recipe for rows of a table, if it is one of texts: by the usual names, or one column of long texts and one of labels."""
+    """The recipe for rows of texts: by the usual names, or by one column of long texts and one of labels; None for others."""
     from engram.data.text_tables import LABEL, PAIRS, TEXT
 
     columns = list(dict.fromkeys(str(k) for row in rows for k in row))
@@ -92,7 +92,10 @@ def of_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Found | None:
     values = [str(row.get(label)) for row in rows]
     if len(set(values)) > max(2, len(values) // 2):
         return None  # a number or a name for each text: no classes
-    usual = next((c for c in TEXT if c in lower), "") == text.lower() and next((c for c in LABEL if c in lower), "") == label.lower()
+    usual = (
+        next((c for c in TEXT if c in lower), "") == text.lower()
+        and next((c for c in LABEL if c in lower), "") == label.lower()
+    )
     knobs = {} if usual else {"text": text, "label": label}
     return of_form("labelled", f"{name} has texts in the column {text!r} and labels in {label!r}", knobs)
 

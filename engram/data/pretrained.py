@@ -29,6 +29,10 @@ class Pretrained:
         """(vocabulary, vector_width) where the data has just read them, else None."""
         return None
 
+    def hold(self, vectors: Tensor) -> None:
+        """Keep the vectors at hand, outside of the fields."""
+        object.__setattr__(self, "vectors", vectors)
+
     def start(self, table: nn.Embedding, *, freeze: bool = False) -> None:
         """Give a word table the vectors, if they are at hand; `freeze` keeps it as it is, if it is one of vectors."""
         if self.vectors is not None:

@@ -112,7 +112,9 @@ def items(raw: Any) -> list[Any]:
     if isinstance(raw, Sequence) and not isinstance(raw, bytes) and len(raw):
         return [one for item in raw for one in (items(item) if isinstance(item, os.PathLike) else [item])]
     what = "an empty list" if isinstance(raw, Sequence) and not len(raw) else f"{type(raw).__name__}"
-    raise DataError(f"this run takes text: a string, a list of strings, rows with a text column, or the path of a file; got {what}")
+    raise DataError(
+        f"this run takes text: a string, a list of strings, rows with a text column, or the path of a file; got {what}"
+    )
 
 
 def chunks(source: Any, rows: int) -> Iterator[tuple[list[str], list[Any]]]:
@@ -137,7 +139,9 @@ def text_of(one: Any, column: str, name: str = "") -> str:
         return one
     where = f"{name}: " if name else ""
     if not isinstance(one, Mapping):
-        raise DataError(f"{where}this run takes text, and {type(one).__name__} is none; give a string, or a row with a text column")
+        raise DataError(
+            f"{where}this run takes text, and {type(one).__name__} is none; give a string, or a row with a text column"
+        )
     keys = {str(k).lower(): k for k in reversed(list(one))}
     usual = next((keys[t] for t in TEXT if t in keys), next(iter(one)) if len(one) == 1 else None)
     key = column if column in one else usual

@@ -15,7 +15,7 @@ from engram.core.errors import ConfigError
 from engram.data.checks import balance_notes
 from engram.data.corpus import vocabulary_of
 from engram.data.pretrained import read_vectors, table_of, vector_note, with_words
-from engram.data.ragged import RaggedData
+from engram.data.ragged import RaggedData, Rows
 from engram.data.sentence_spec import TextSpec
 from engram.data.text_rows import NOUN, Texts, counted
 from engram.data.texts import read_texts
@@ -46,14 +46,19 @@ def sentences(
 
     Words seen fewer than `least` times are unknown. `out_of_scope` names the label of texts that belong to no class: auto takes
     the usual names, '' none; with `hold_out` they are not trained. `vectors` is a file of pre-trained word vectors: its words
-    join the vocabulary. `word_dropout` is the share of training tokens made unknown, anew each time. Raises DataError and ConfigError.
+    join the vocabulary. `word_dropout` is the share of training tokens made unknown, anew each time. Raises DataError and
+    ConfigError.
     """
     texts = data if isinstance(data, Texts) else read_texts(data, "labelled", text=text, label=label, seed=seed)
     scope = _scope(texts, out_of_scope, hold_out)
     classes = sorted({r["label"] for r in texts.splits["train"]} - {scope}) + [scope] * bool(scope)
-    splits = {s: [r for r in rows if not (hold_out and s == "train" and r["label"] == scope)] for s, rows in texts.splits.items()}
+    splits = {
+        s: [r for r in rows if not (hold_out and s == "train" and r["label"] == scope)] for s, rows in texts.splits.items()
+    }
     if vocab == "bpe" and vocab_size < 300:
-        raise ConfigError(f"vocab_size={vocab_size} is too small for byte pairs (256 bytes and the special tokens); at least 300")
+        raise ConfigError(
+            f"vocab_size={vocab_size} is too small for byte pairs (256 bytes and the special tokens); at least 300"
+        )
     given = read_vectors(vectors, start_from)
     if start_from:
         vocabulary = vocabulary_of(start_from)
@@ -66,7 +71,7 @@ def sentences(
         out_of_scope=scope, held_out=hold_out, text=text, label=label, vector_width=given[1].shape[1] if given else 0,
     )  # fmt: skip
     if given:
-        spec.__dict__["vectors"] = table_of(vocabulary, *given, seed)
+        spec.hold(table_of(vocabulary, *given, seed))
     encoded = {s: [vocabulary.encode(r["text"]) for r in rows] for s, rows in splits.items()}
     notes = [*texts.notes, *balance_notes({c: counts[c] for c in classes if counts[c]}), *token_notes(encoded, context)]
     if hold_out:
@@ -75,7 +80,7 @@ def sentences(
     if given:
         notes.append(vector_note(vocabulary, chain.from_iterable(encoded["train"]), given[0]))
     numbers = {c: n for n, c in enumerate(classes)}
-    rows = {
+    rows: dict[str, Rows] = {
         s: [{"tokens": ids[:context], "y": numbers[r["label"]]} for ids, r in zip(encoded[s], splits[s], strict=True)]
         for s in splits
     }

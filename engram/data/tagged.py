@@ -13,7 +13,7 @@ from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, RunError
 from engram.data.corpus import vocabulary_of
 from engram.data.pretrained import read_vectors, table_of, vector_note, with_words
-from engram.data.ragged import RaggedData
+from engram.data.ragged import RaggedData, Rows
 from engram.data.sentences import drop_words, token_notes
 from engram.data.tag_spec import NO_TAG, TagSpec, spelled
 from engram.data.text_rows import Texts
@@ -57,12 +57,12 @@ def tagged(
         vector_width=given[1].shape[1] if given else 0,
     )  # fmt: skip
     if given:
-        spec.__dict__["vectors"] = table_of(vocabulary, *given, seed)
+        spec.hold(table_of(vocabulary, *given, seed))
     encoded = {s: [vocabulary.encode_words(r["words"]) for r in rows] for s, rows in splits.items()}
     notes = [*texts.notes, *notes, *token_notes(encoded, max(map(len, chain(*encoded.values()))))]
     if given:
         notes.append(vector_note(vocabulary, chain.from_iterable(encoded["train"]), given[0]))
-    rows = {s: [_row(spec, ids, r) for ids, r in zip(encoded[s], splits[s], strict=True)] for s in splits}
+    rows: dict[str, Rows] = {s: [_row(spec, ids, r) for ids, r in zip(encoded[s], splits[s], strict=True)] for s in splits}
     size = {s: len(r) for s, r in splits.items()}
     facts = texts.facts | {"vocabulary": vocabulary.size, "characters_known": characters.size if characters else 0}
     return RaggedData(
@@ -86,7 +86,9 @@ def tag_names(splits: dict[str, list[dict[str, Any]]]) -> tuple[tuple[str, ...],
     every = set().union(*seen.values())
     pairs = {f"{p}-{t[2:]}" for t in every if t[:2] in ("B-", "I-") for p in "BI"}
     missing = sorted(every - seen["train"])
-    notes = [Note("warning", f"no training word is tagged {', '.join(missing[:5])}, so it cannot be learned")] if missing else []
+    notes = (
+        [Note("warning", f"no training word is tagged {', '.join(missing[:5])}, so it cannot be learned")] if missing else []
+    )
     return tuple(sorted(every | pairs, key=lambda t: (t != "O", t[2:] if t[:2] in ("B-", "I-") else t, t))), notes
 
 

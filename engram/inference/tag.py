@@ -79,7 +79,9 @@ class Tagger(Predictor):
     def _examples(self, rows: list[Any]) -> list[dict[str, Any]]:
         """What was given, wanted and found; the tags of a row are known where it is a dict that has them."""
         told = self(input=rows) if rows else {"words": [], "tags": []}
-        wanted = [_said(w, r["tags"]) if isinstance(r, dict) and "tags" in r else "" for w, r in zip(told["words"], rows, strict=True)]
+        wanted = [
+            _said(w, r["tags"]) if isinstance(r, dict) and "tags" in r else "" for w, r in zip(told["words"], rows, strict=True)
+        ]
         found = [_said(words, tags) for words, tags in zip(told["words"], told["tags"], strict=True)]
         given = [" ".join(words) for words in told["words"]]
         return [{"input": g, "target": w, "prediction": f} for g, w, f in zip(given, wanted, found, strict=True)]

@@ -50,7 +50,7 @@ FORMS = {"labels": "labelled", "tags": "tagged", "text": "corpus"}
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentRecipe(Recipe):
-    """The kind of data says what is learned: labelled texts a class each, tagged words a tag each, plain text the next token."""
+    """What is learned is what the data has: a class for each labelled text, a tag for each word, or the next token of text."""
 
     specs: ClassVar = (TextSpec, TagSpec, LanguageSpec)
     tiny: ClassVar = {
@@ -86,7 +86,9 @@ class RecurrentRecipe(Recipe):
     bidirectional: bool = knob(True, "read from both ends (labels, tags)")
     pool: Literal["max", "mean", "last"] = knob("max", "labels: what of the states is classified")
     tied: bool = knob(True, "text: one table for input and output tokens")
-    dropout: float = knob(0.5, "share of features dropped: of the words, between layers and of the last states", low=0, high=0.95)
+    dropout: float = knob(
+        0.5, "share of features dropped: of the words, between layers and of the last states", low=0, high=0.95
+    )
     word_dropout: float = knob(0.0, "labels, tags: share of training words made unknown, anew each time", low=0, high=0.95)
     label_smoothing: float = knob(0.0, "labels, text: share of the target spread over all", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "labels: balanced = rare classes count as much as common ones")
@@ -113,21 +115,24 @@ class RecurrentRecipe(Recipe):
 
     def make_task(self, spec: Spec) -> Task:
         """The network and objective of the kind of data."""
-        size = {"width": self.width, "layers": self.layers, "cell": self.cell, "dropout": self.dropout}
+        width, layers, dropout = self.width, self.layers, self.dropout
         if isinstance(spec, LanguageSpec):
-            model = RecurrentLM(spec.vocabulary.size, embed=self.embed, tied=self.tied, **size)
-            return NextToken(model, spec.vocabulary.size, label_smoothing=self.label_smoothing)
-        size |= {"bidirectional": self.bidirectional}
+            size = spec.vocabulary.size
+            model = RecurrentLM(size, width, layers, self.cell, embed=self.embed, tied=self.tied, dropout=dropout)
+            return NextToken(model, size, label_smoothing=self.label_smoothing)
         if isinstance(spec, TagSpec):
-            spelling = {"characters": spec.characters.size if spec.characters else 0, "spelling": self.spelling}
-            embed = spec.vector_width or self.embed
-            tagger = RecurrentTagger(spec.vocabulary.size, tags=len(spec.tags), embed=embed, **size, **spelling)
+            alphabet = spec.characters.size if spec.characters else 0
+            tagger = RecurrentTagger(
+                spec.vocabulary.size, width, layers, self.cell, self.bidirectional, spec.vector_width or self.embed, dropout,
+                len(spec.tags), alphabet, self.spelling,
+            )  # fmt: skip
             spec.start(tagger.embed, freeze=self.freeze)
-            return Tag(tagger, spec.tags, SPELLED if spec.spelling else WHOLE, crf=self.crf)
+            return Tag(tagger, spec.tags, SPELLED if alphabet else WHOLE, crf=self.crf)
         assert isinstance(spec, TextSpec)
         encoder = RecurrentEncoder(
-            spec.vocabulary.size, classes=spec.outputs, embed=spec.vector_width or self.embed, pool=self.pool, **size
-        )
+            spec.vocabulary.size, width, layers, self.cell, self.bidirectional, spec.vector_width or self.embed, dropout,
+            spec.outputs, self.pool,
+        )  # fmt: skip
         spec.start(encoder.embed, freeze=self.freeze)
         if spec.held_out:
             return OpenSet(encoder, WHOLE, spec.outputs, label_smoothing=self.label_smoothing)
@@ -162,7 +167,11 @@ class RecurrentRecipe(Recipe):
 
     def _is_plain(self) -> bool:
         """Whether the data is one plain text file, which need not be read to see what it is."""
-        return isinstance(self.data, (str, PathLike)) and Path(self.data).expanduser().is_file() and stream_files(self.data) is not None
+        return (
+            isinstance(self.data, (str, PathLike))
+            and Path(self.data).expanduser().is_file()
+            and stream_files(self.data) is not None
+        )
 
     def _corpus(self) -> Data:
         return corpus(

@@ -1,8 +1,8 @@
 """Texts to classes, words to tags, or text from text with a GRU: an LSTM with fewer gates.
 
-    engram train gru data=reviews.csv
-    engram train gru data=entities.conll
-    engram train gru data=novel.txt
+engram train gru data=reviews.csv
+engram train gru data=entities.conll
+engram train gru data=novel.txt
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Texts to classes, words to tags, or text from text with an LSTM: what the data is says which.
 
-    engram train lstm data=reviews.csv
-    engram train lstm data=entities.conll
-    engram train lstm data=novel.txt
+engram train lstm data=reviews.csv
+engram train lstm data=entities.conll
+engram train lstm data=novel.txt
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ from engram.recipes._recurrent import RecurrentRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class Lstm(RecurrentRecipe):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gates: Gers et al. 2000), CRF for tags (Lample et al. 2016)."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997, Gers et al. 2000); tags by a CRF (Lample et al. 2016)."""
 
     cell: ClassVar = "lstm"

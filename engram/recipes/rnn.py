@@ -1,8 +1,8 @@
 """Texts to classes, words to tags or text from text with an Elman network, the simplest network with a memory.
 
-    engram train rnn data=reviews.csv
-    engram train rnn data=entities.conll
-    engram train rnn data=novel.txt
+engram train rnn data=reviews.csv
+engram train rnn data=entities.conll
+engram train rnn data=novel.txt
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts to classes (sentiment, topic, intent) with convolutions over words: your own table of texts and labels.
 
-    engram train textcnn data=reviews.csv
-    engram train textcnn data=clinc150
+engram train textcnn data=reviews.csv
+engram train textcnn data=clinc150
 """
 
 from __future__ import annotations

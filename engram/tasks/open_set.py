@@ -52,7 +52,7 @@ class OpenSet(Task):
             if inside.any():
                 part = {name: t[inside] for name, t in batch.items()}
                 total += float(self.closed.loss(part, ctx)[0].detach()) * int(inside.sum())
-            best, guess = logits.float().softmax(1).max(1)
+            best, guess = logits.detach().float().softmax(1).max(1)
             found.append(torch.stack([best.double(), (guess == target).double(), (~inside).double()], 1).cpu())
         rows = torch.cat(found) if found else torch.zeros(0, 3)
         outside = rows[:, 2] > 0
@@ -70,8 +70,11 @@ class OpenSet(Task):
 
 
 def best_threshold(best: Tensor, right: Tensor, outside: Tensor) -> float:
-    """The threshold on the largest probability (N,) with the most rows right: rows in scope whose guess is `right` (N,) and that
-    are kept, and rows `outside` (N,) that are not. Without rows outside: that which keeps 95 % of the rows."""
+    """The threshold on the largest probabilities `best` (N,) with the most rows right.
+
+    These are rows in scope whose guess is `right` (N,) and that are kept, and rows `outside` (N,) that are not. Without rows
+    outside: the threshold that keeps 95 % of the rows.
+    """
     if not outside.any():
         return float(best.quantile(1 - KEPT))
     order = best.argsort()

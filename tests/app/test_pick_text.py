@@ -14,7 +14,9 @@ from engram.core.errors import ConfigError, DataError
 from engram.data.sources import BUILT_IN
 from engram.data.texts import read_texts
 
-REVIEWS = "review,stars\n" + "\n".join(f'"a film, number {n}, about nothing much",{"good" if n % 2 else "bad"}' for n in range(12))
+REVIEWS = "review,stars\n" + "\n".join(
+    f'"a film, number {n}, about nothing much",{"good" if n % 2 else "bad"}' for n in range(12)
+)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,9 @@ def test_folders(tmp_path: Path) -> None:
         pick(str(tmp_path / "empty"), {})
 
 
-@pytest.mark.parametrize(("name", "recipe"), [("sst2", "textcnn"), ("clinc150", "textcnn"), ("wnut17", "lstm"), ("pydoc", "gpt")])
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("sst2", "textcnn"), ("clinc150", "textcnn"), ("wnut17", "lstm"), ("pydoc", "gpt")]
+)
 def test_built_in_texts(name: str, recipe: str) -> None:
     picked, knobs, why = pick(name, {})
     assert (picked, knobs) == (recipe, {"data": name})

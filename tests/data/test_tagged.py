@@ -15,10 +15,9 @@ from engram.data.tag_words import cut_words
 from engram.data.tagged import tag_names, tagged
 from engram.data.vocabulary import Vocabulary
 
-ROWS = [
-    {"words": ["Ada", "Lovelace", "lived", "in", "London", "."][: 6 - n % 3], "tags": ["B-per", "I-per", "O", "O", "B-loc", "O"][: 6 - n % 3]}
-    for n in range(12)
-]  # fmt: skip
+WORDS = ["Ada", "Lovelace", "lived", "in", "London", "."]
+TAGS = ["B-per", "I-per", "O", "O", "B-loc", "O"]
+ROWS = [{"words": WORDS[: 6 - n % 3], "tags": TAGS[: 6 - n % 3]} for n in range(12)]
 
 
 def make(data: Any = ROWS, **knobs: Any) -> Any:

@@ -121,7 +121,9 @@ def test_streams_keep_their_order_and_equal_single_texts(tmp_path: Path) -> None
 def test_a_folder_of_text_is_learned_as_text(tmp_path: Path) -> None:
     for n in range(3):
         (tmp_path / f"{n}.txt").write_text("the cat sat on the mat. " * 20)
-    run = engram.train("rnn", out=tmp_path / "run", data=tmp_path, progress=False, report=False, steps=5, width=8, context=8, **FIXED)
+    run = engram.train(
+        "rnn", out=tmp_path / "run", data=tmp_path, progress=False, report=False, steps=5, width=8, context=8, **FIXED
+    )
     out = run.predict("the cat", tokens=3)
     assert isinstance(out, dict)
     assert run.result["metrics"]["perplexity"]["value"] > 1
