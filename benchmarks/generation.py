@@ -4,8 +4,8 @@ python -m benchmarks.generation one      1 prompt of 64 tokens, 64 new ones
 python -m benchmarks.generation batch    16 such prompts at once
 python -m benchmarks.generation mixed    32 prompts of 8 to 200 tokens, 16 to 128 new ones each
 
-Every contender has the same weights, drawn once from a seed by transformers, and takes the most probable token; before it is timed
-its logits are compared with those of transformers in fp32, and must be within TOLERANCE of them.
+Every contender has the same weights, drawn once from a seed by transformers, and takes the most probable token; before it is
+timed its logits are compared with those of transformers in fp32, and must be within TOLERANCE of them.
 """
 
 from __future__ import annotations

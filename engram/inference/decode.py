@@ -1,9 +1,9 @@
 """Decoding token by token with a cache: the loop that every language model shares, a Transformer or a recurrent network.
 
-A model has `new_cache(rows, capacity)`, `read(tokens, positions, cache) -> hidden` and `step`, which is `read` and the logits. Of a
-prompt all but the last token are read at once; then every row of the batch takes one token per step, at its own length and
-unchanged by the others. A row that is finished leaves, and a waiting prompt takes its place (continuous batching, Yu et al. 2022).
-A row that fills the context goes on from the last half of its tokens, read anew.
+A model has `new_cache(rows, capacity)`, `read(tokens, positions, cache) -> hidden` and `step`, which is `read` and the logits.
+Of a prompt all but the last token are read at once; then every row of the batch takes one token per step, at its own length
+and unchanged by the others. A row that is finished leaves, and a waiting prompt takes its place (continuous batching, Yu et
+al. 2022). A row that fills the context goes on from the last half of its tokens, read anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOGETHER = 1024  # tokens, padding included, that are read at once
 
 
 class Cache(Protocol):
-    """What the loop asks of a cache; `rewinds` says that positions may be written again (keys and values, not hidden states)."""
+    """What the loop asks of a cache; `rewinds`: positions may be written again (keys and values, not hidden states)."""
 
     rewinds: bool
 

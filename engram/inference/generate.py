@@ -38,8 +38,8 @@ class PromptSpec(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text as it comes, of sample `row % samples` of prompt `row // samples`; `token` tells of the token behind it: its text,
-    id, probability and alternatives, {} when only text is left. `last`: nothing more comes of this row."""
+    """Some text as it comes, of sample `row % samples` of prompt `row // samples`. `token` tells of the token behind it: its
+    text, id, probability and alternatives. `last`: nothing more comes of this row."""
 
     row: int
     text: str
@@ -143,7 +143,7 @@ class Generator(Predictor):
     ) -> dict[str, list[Any]]:
         """{"text": one continuation per prompt}, or `samples` of each in turn. See engram.inference.sampling for the knobs.
 
-        `beams` above 1 searches for the most probable text. With `draft`, the generator of a smaller run, decoding is speculative.
+        `beams` above 1 searches for the most probable text. `draft`, the generator of a smaller run, makes it speculative.
         Of a prompt longer than the context the last part is used (`left_out`). Raises ConfigError and DataError.
         """
         how = Sampling(temperature, top_k, top_p, min_p, repetition, seed)

@@ -1,11 +1,11 @@
-"""Copies of a language model with smaller weights, for decoding on a processor, where reading the weights is what takes the time.
+"""Copies of a language model with smaller weights, for decoding on a processor, where reading the weights takes the time.
 
 bf16  every number as bfloat16; the weights are laid out once for oneDNN's matrix product, which else does it at every call
 int8  linear layers as 8-bit numbers with one scale per output, about -127 to 127 times the largest (absmax); the rest bf16
-int4  linear layers as 4-bit numbers with a scale and a zero per GROUP inputs; the output layer int8; the rest bf16
+int4  linear layers as 4-bit numbers, scale and zero per GROUP inputs; the output layer int8; the rest bf16
 
-int8 and int4 use torch's own kernels for few rows (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`). With many rows, as when
-a prompt is read, arithmetic is what takes the time, and the weights are turned into bf16 for that one product.
+int8 and int4 use torch's own kernels for few rows (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`). With many rows, as
+when a prompt is read, arithmetic is what takes the time, and the weights are turned into bf16 for that one product.
 Activations are bf16 in all three. What that costs is measured in docs/generation.md.
 """
 

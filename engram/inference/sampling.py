@@ -76,8 +76,8 @@ def probabilities(logits: Tensor, how: Sampling, seen: Tensor | None = None) -> 
 
 
 def choose(chances: Tensor, how: Sampling, positions: Sequence[int], samples: Sequence[int] | None = None) -> Tensor:
-    """One token per row (B,), drawn from `chances` (B, V). `positions` count the tokens drawn so far in each row; `samples` tell
-    apart several samples of one prompt."""
+    """One token per row (B,), drawn from `chances` (B, V). `positions` count the tokens drawn so far in each row; `samples`
+    tell apart several samples of one prompt."""
     if how.temperature == 0:
         return chances.argmax(1)
     samples = samples or [0] * len(positions)

@@ -1,9 +1,9 @@
 """Speculative decoding: a small model proposes tokens, the large one judges them all in one step.
 
 Paper: Leviathan et al. 2023, Algorithm 1. A proposal x, drawn from the draft's distribution q, is kept with probability
-min(1, p(x) / q(x)), p being the model's own; the first that is not kept is drawn again from max(p - q, 0) scaled to sum 1, and if
-all are kept one more comes from p. So what comes out has the distribution p, whatever the draft; with temperature 0 it is the
-same text as without a draft. Filters and penalty act on both p and q before.
+min(1, p(x) / q(x)), p being the model's own; the first that is not kept is drawn again from max(p - q, 0) scaled to sum 1,
+and if all are kept one more comes from p. So what comes out has the distribution p, whatever the draft; with temperature 0
+it is the same text as without a draft. Filters and penalty act on both p and q before.
 """
 
 from __future__ import annotations

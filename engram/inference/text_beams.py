@@ -31,7 +31,7 @@ def beam_texts(
     for prompt in prompts:
         if context and len(prompt) + most > context:
             raise ConfigError(
-                f"beams={beams} searches within the context of {context} tokens, and a prompt of {len(prompt)} with tokens={most} "
+                f"beams={beams} searches within the context of {context} tokens; a prompt of {len(prompt)} with tokens={most} "
                 "exceeds it; ask for fewer tokens, or leave out beams"
             )
     never = [i for i in {*banned, *ends} if i != END]

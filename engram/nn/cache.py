@@ -102,7 +102,7 @@ class KVCache:
 
         Only rows that move are copied, in place; new memory is taken when there are more rows than ever before.
         """
-        layers, pair, rows, heads, capacity, width = self.data.shape
+        layers, pair, _, heads, capacity, width = self.data.shape
         count, used = len(index), self.used()
         place = torch.arange(count, device=index.device)
         moved = place if count > self._store.shape[2] else (index != place).nonzero()[:, 0]

@@ -24,7 +24,8 @@ BANNED = tuple(i for i in range(len(VOCABULARY.specials)) if i not in ENDS)
 def gpt(seed: int = 0, context: int = 16, **knobs: Any) -> GPT:
     """A network whose weights are large enough that it prefers some tokens."""
     torch.manual_seed(seed)
-    net = GPT(VOCABULARY.size, context, 2, 2, 16, **({"positions": "rotary", "norm": "rms"} | knobs)).eval()
+    given: dict[str, Any] = {"positions": "rotary", "norm": "rms"} | knobs
+    net = GPT(VOCABULARY.size, context, 2, 2, 16, **given).eval()
     for p in net.parameters():
         if p.dim() > 1:
             torch.nn.init.normal_(p, std=0.4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -53,6 +54,21 @@ def test_a_good_draft_saves_steps() -> None:
     assert len(steps) == 5
 
 
+def scripted(decisions: Iterator[float]) -> Any:
+    """In place of `uniform`: the next of some decisions whether a proposal is kept."""
+    return lambda seed, sample, at, what="token": next(decisions) if what == "keep" else 0.5
+
+
+def noting(seen: list[torch.Tensor]) -> Any:
+    """In place of `draw`: notes the distribution that would be drawn from."""
+
+    def draw(chances: torch.Tensor, numbers: Any) -> torch.Tensor:
+        seen.append(chances[0] / chances[0].sum())
+        return torch.tensor([0])
+
+    return draw
+
+
 def test_one_step_has_the_models_distribution_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enumeration over a vocabulary of four, two proposals: the sum over guesses and keep decisions is p, to rounding.
 
@@ -67,14 +83,9 @@ def test_one_step_has_the_models_distribution_exactly(monkeypatch: pytest.Monkey
         weight = q0[a] * q1[a, b]
         p = torch.stack([p0, p1[a], p2[a, b]])
         for kept in range(3):
-            numbers = {"keep": iter([0.0] * kept + [1 - 1e-12] * 3)}
-            monkeypatch.setattr(
-                speculative, "uniform", lambda s, k, at, what="token", n=numbers: next(n[what]) if what in n else 0.5
-            )
-            monkeypatch.setattr(
-                speculative, "draw", lambda chances, u: (seen.append(chances[0] / chances[0].sum()), torch.tensor([0]))[1]
-            )
-            seen: list[torch.Tensor] = []
+            decisions, seen = iter([0.0] * kept + [1 - 1e-12] * 3), list[torch.Tensor]()
+            monkeypatch.setattr(speculative, "uniform", scripted(decisions))
+            monkeypatch.setattr(speculative, "draw", noting(seen))
             ratios = [float(min(1, p0[a] / q0[a])), float(min(1, p1[a, b] / q1[a, b]))]
             chance = weight
             for n in range(kept):
