@@ -30,7 +30,8 @@ Row = dict[str, Any]
 def command(run: str, source: str, as_json: bool, rows: int, out: str | None, recipe_file: str | None) -> None:
     """Predict with a trained run.
 
-    FILE is an image, a folder of images, a table, or - for standard input. Prints CSV (input,label,probability,p(class)... or
+    FILE is an image, a folder of images, a table, a file of texts, a text itself in quotation marks, or - for standard input.
+    Prints CSV (input,label,probability,p(class)... or
     input,value), and at a terminal one readable line for a single input.
     """
     from engram.app.run import load
