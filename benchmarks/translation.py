@@ -1,9 +1,9 @@
 """Translation by beam search: Engram beside transformers, one set of weights.  python -m benchmarks.translation --run RUN
 
 RUN is a run of `engram train transformer`. Its weights are read into transformers' network of the same layout (Pegasus: norms
-before the layers, sinusoids), so every contender has the same network, the same sources, beams and limit, no length penalty, and
-ends a text when as many hypotheses are finished as there are beams. BLEU stands beside the time. Without --run a network is
-trained on made pairs for a moment.
+before the layers, sinusoids), so every contender has the same network, the same sources, beams and limit, no length penalty,
+and ends a text when as many hypotheses are finished as there are beams. BLEU stands beside the time. Without --run a network
+is trained on made pairs for a moment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def peer(net: Any) -> Any:
         vocab_size=net.target.num_embeddings, d_model=net.width, encoder_layers=len(net.encoder),
         decoder_layers=len(net.decoder), encoder_attention_heads=net.heads, decoder_attention_heads=net.heads,
         encoder_ffn_dim=hidden, decoder_ffn_dim=hidden, activation_function="relu", scale_embedding=True,
-        max_position_embeddings=net.context, pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=2,
+        max_position_embeddings=net.context, pad_token_id=0, eos_token_id=3, decoder_start_token_id=2,
         forced_eos_token_id=None,
     )  # fmt: skip
     theirs = PegasusForConditionalGeneration(config).eval()

@@ -18,11 +18,15 @@ def translator_of(run: Run) -> tuple[Translator, PairSpec]:
     """Predictor and Spec of a run that goes from text to text. Raises ConfigError for any other."""
     predictor, spec = run.predictor, run.spec
     if not isinstance(predictor, Translator) or not isinstance(spec, PairSpec):
-        raise ConfigError(f"{run.path} is a run of {run.info['recipe']}, which does not go from text to text; engram predict uses it")
+        raise ConfigError(
+            f"{run.path} is a run of {run.info['recipe']}, which does not go from text to text; engram predict uses it"
+        )
     return predictor, spec
 
 
-def align(run: Run, text: str, target: str | None = None, *, beams: int | None = None, penalty: float | None = None) -> Alignment:
+def align(
+    run: Run, text: str, target: str | None = None, *, beams: int | None = None, penalty: float | None = None
+) -> Alignment:
     """Where the run looks in `text` for each piece of its own translation, or of `target`. Raises DataError, ConfigError."""
     predictor, spec = translator_of(run)
     if target is None:

@@ -28,8 +28,8 @@ TARGET_KEYS = ("target", "tgt")
 class PairSpec(Spec):
     """`vocab` is `Vocabulary.to_json()` of the source, `target_vocab` that of the target, {} when both share one.
 
-    `context` and `target_context` are the most tokens of a source with its </s>, and of a target with its </s>; `columns` what the
-    two sides were called in the user's table.
+    `context` and `target_context` are the most tokens of a source and of a target, each with its </s>; `columns` what the two
+    sides were called in the user's table.
     """
 
     vocab: dict[str, Any]
@@ -107,7 +107,9 @@ class PairSpec(Spec):
     def references(self, row: Any) -> list[str]:
         """The good targets of a row, one or several. Raises DataError when it has none."""
         if not isinstance(row, Mapping):
-            raise DataError("to measure, every source needs its target: give two files (a.en,a.de) or a table with both columns")
+            raise DataError(
+                "to measure, every source needs its target: give two files (a.en,a.de) or a table with both columns"
+            )
         if row.get("references"):
             return [str(r) for r in row["references"]]
         return [str(_value(row, (*TARGET_KEYS[:1], self.columns[1], *TARGET_KEYS[1:]), "target"))]

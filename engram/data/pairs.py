@@ -36,9 +36,9 @@ def pairs(
 ) -> RaggedData:
     """Pairs as batches {"source", "source_lengths", "target", "target_lengths"}; `source` and `target` name columns.
 
-    `data` numbers is the made set of engram.data.numbers, anything else as `read_texts` takes it. A training pair with a side beyond its context is left out, or with `long` cut both sides are cut to it; validation and
-    test pairs are always cut, so that no row of a score is missing. `start_from` takes the vocabularies of a run. Raises
-    DataError and ConfigError.
+    `data` numbers is the made set of engram.data.numbers, anything else as `read_texts` takes it. A training pair with a side
+    beyond its context is left out, or with `long` cut both sides are cut to it; validation and test pairs are always cut, so
+    that no row of a score is missing. `start_from` takes the vocabularies of a run. Raises DataError and ConfigError.
     """
     if isinstance(data, str) and data == "numbers" and not Path(data).exists():
         texts = finish(numbers(), "numbers", seed, 0.1, 0.1)
@@ -88,7 +88,9 @@ def _notes(name: str, encoded: list[tuple[list[int], list[int]]], long: int, dro
         what = "left out of training" if dropping else "cut"
         limit = f"{spec.context}" if spec.context == spec.target_context else f"{spec.context} and {spec.target_context}"
         level = "warning" if long > len(encoded) / 20 else "info"
-        text = f"{name}: {counted(long, 'pair')} of {len(encoded):,} longer than {limit} tokens {'was' if long == 1 else 'were'}"
+        text = (
+            f"{name}: {counted(long, 'pair')} of {len(encoded):,} longer than {limit} tokens {'was' if long == 1 else 'were'}"
+        )
         notes.append(Note(level, f"{text} {what} (context={spec.context})"))
     for side, number in (("source", 0), ("target", 1)):
         tokens, unknown = sum(len(pair[number]) for pair in encoded), sum(pair[number].count(UNK) for pair in encoded)

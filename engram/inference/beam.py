@@ -1,12 +1,13 @@
 """Greedy and beam search with an encoder-decoder, over many sources at once.
 
-A model has `start(source, lengths) -> State` and `step(tokens (B,), state) -> (logits (B, V), State)`; `State.select(index)` lets row
-i continue what row index[i] was. So keys and values, or hidden states, are kept, and the source is read once.
+A model has `start(source, lengths) -> State` and `step(tokens (B,), state) -> (logits (B, V), State)`; `State.select(index)`
+lets row i continue what row index[i] was. So keys and values, or hidden states, are kept, and the source is read once.
 
-The score of a hypothesis of n tokens, </s> among them, is its log-probability divided by ((5 + n) / 6)^penalty (Wu et al. 2016,
-Eq. 14; penalty 0 = none, above 0 favours longer texts). Of the `2 * beams` best continuations of a source those that end are kept
-as finished while they are among the first `beams`, and the best `beams` others go on. A source is done when `beams` hypotheses
-are finished, or when none that goes on can still overtake the best. At the limit of tokens the only continuation is </s>.
+The score of a hypothesis of n tokens, </s> among them, is its log-probability divided by ((5 + n) / 6)^penalty (Wu et al.
+2016, Eq. 14; penalty 0 = none, above 0 favours longer texts). Of the `2 * beams` best continuations of a source those that
+end are kept as finished while they are among the first `beams`, and the best `beams` others go on. A source is done when
+`beams` hypotheses are finished, or when none that goes on can still overtake the best. At the limit of tokens the only
+continuation is </s>.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def length_penalty(tokens: int, penalty: float) -> float:
 def greedy(
     model: Decoder, source: Tensor, lengths: Tensor, most: Sequence[int], *, penalty: float = 0.0, banned: Sequence[int] = ()
 ) -> list[Hypothesis]:
-    """The most probable token at each place, at most `most[i]` tokens with </s> for source i; rows that are done are dropped."""
+    """The most probable token at each place, at most `most[i]` tokens with </s> for source i; rows that are done leave."""
     n = len(source)
     state, rows = model.start(source, lengths), list(range(n))
     tokens = torch.full((n,), START, device=source.device)
@@ -55,9 +56,9 @@ def greedy(
     sums = [0.0] * n
     for place in range(max(most)):
         logits, state = model.step(tokens, state)
-        total = logits.float().logsumexp(1)
-        best, tokens = _allowed(logits.float(), banned, [place + 1 == most[row] for row in rows], 1).max(1)
-        gains, going = (best - total).tolist(), []
+        chances = _allowed(logits.float().log_softmax(1), banned, [place + 1 == most[row] for row in rows], 1)
+        best, tokens = chances.max(1)
+        gains, going = best.tolist(), []
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             sums[row] += gains[at]
             if token != END:
@@ -90,11 +91,10 @@ def beam_search(
     sums = torch.zeros(len(left), 1, device=device)  # (sources, beams)
     for place in range(max(most)):
         logits, state = model.step(tokens, state)
-        width, logits = sums.shape[1], logits.float()
-        total = logits.logsumexp(1, keepdim=True)
-        logits = _allowed(logits, banned, [place + 1 == most[s] for s in left], width)
-        gains, ids = logits.topk(min(2 * beams, logits.shape[1]), 1)
-        gains = (gains - total).view(len(left), -1, gains.shape[1]) + sums[..., None]  # (sources, beams, candidates)
+        width = sums.shape[1]
+        chances = _allowed(logits.float().log_softmax(1), banned, [place + 1 == most[s] for s in left], width)
+        gains, ids = chances.topk(min(2 * beams, chances.shape[1]), 1)
+        gains = gains.view(len(left), -1, gains.shape[1]) + sums[..., None]  # (sources, beams, candidates)
         best, at = gains.flatten(1).topk(min(2 * beams, gains[0].numel()), 1)
         parents, chosen = at // gains.shape[2], ids.view(len(left), -1).gather(1, at)
         steps = [
@@ -149,13 +149,16 @@ class _Source:
         return heapq.nlargest(self.beams, self.finished, key=lambda h: h.score)
 
 
-def _allowed(logits: Tensor, banned: Sequence[int], last: list[bool], width: int) -> Tensor:
-    """Logits (N * width, V) without the banned ids, and with </s> alone where it is the `last` token of a source."""
-    if len(banned):
-        logits[:, list(banned)] = -torch.inf
+def _allowed(chances: Tensor, banned: Sequence[int], last: list[bool], width: int) -> Tensor:
+    """Log-probabilities (N * width, V) without the banned ids, and with </s> alone where it is the `last` token of a source.
+
+    They stay those of the model: what is left is not made to sum to 1.
+    """
+    for id in banned:
+        chances[:, id] = -torch.inf
     if any(last):
-        rows = torch.tensor(last, device=logits.device).repeat_interleave(width)
-        end = logits[rows, END]
-        logits[rows] = -torch.inf
-        logits[rows, END] = end
-    return logits
+        rows = torch.tensor(last, device=chances.device).repeat_interleave(width)
+        end = chances[rows, END]
+        chances[rows] = -torch.inf
+        chances[rows, END] = end
+    return chances

@@ -1,7 +1,7 @@
 """How near a text is to its references: BLEU and chrF, as counts for each row, so that any sum of rows has a figure.
 
-BLEU: Papineni et al. 2002, with the tokens ("13a", those of mteval-v13a) and the smoothing of Post 2018, whose package sacrebleu
-gives the same numbers (a test compares). chrF: Popovic 2015, characters up to 6 long, beta 2, spaces left out, as there.
+BLEU: Papineni et al. 2002, with the tokens ("13a", those of mteval-v13a) and the smoothing of Post 2018, whose package
+sacrebleu gives the same numbers (a test compares). chrF: Popovic 2015, characters up to 6 long, beta 2, no spaces, as there.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from engram.inference.beam import END, Hypothesis, beam_search, greedy
 from engram.inference.bleu import BLEU, CHRF, Measure
 
 EXAMPLES = 16
-TOKENS = 4096  # of the sources, padding and beams included, that are decoded together
+TOKENS = 8192  # of the sources, padding and beams included, that are decoded together
 
 
 class TextSpec(Protocol):

@@ -1,8 +1,8 @@
 """Where an encoder-decoder looks: the weight of every source token for every target token, of one pair.
 
-Of a recurrent network (Bahdanau et al. 2014, figure 3) these are the weights of its attention, with the context vectors they make;
-of a Transformer those of each layer and head that look from the target at the source. The fused kernels stay in use: the
-weights are computed from the queries and keys of this one pair (see engram.nn.attention).
+Of a recurrent network (Bahdanau et al. 2014, figure 3) these are the weights of its attention, with the context vectors that
+they make; of a Transformer those of each layer and head that look from the target at the source. The fused kernels stay in
+use: the weights are computed from the queries and keys of this one pair (see engram.nn.attention).
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ class Alignment:
     def to_json(self, *, contexts: bool = False) -> dict[str, Any]:
         """{"source", "target", "weights": T lists of S numbers (the mean), "layers": [layer][head][T][S]}, and the contexts."""
         rounded = {"weights": _rounded(self.mean()), "layers": _rounded(self.weights)}
-        return {"source": list(self.source), "target": list(self.target)} | rounded | (
-            {"contexts": _rounded(self.contexts)} if contexts else {}
+        return (
+            {"source": list(self.source), "target": list(self.target)}
+            | rounded
+            | ({"contexts": _rounded(self.contexts)} if contexts else {})
         )
 
 
@@ -82,10 +84,11 @@ def _keep(seen: list[Tensor]) -> Any:
     """A hook that keeps the weights (1, heads, T, S) of an `Attend`."""
 
     def hook(module: nn.Module, given: tuple[Any, ...], out: Tensor) -> None:
-        q, k, _, *rest = given
-        mask, causal = (*rest, None, False)[:2]
+        q, k, *rest = given
+        mask: Tensor | None = rest[1] if len(rest) > 1 else None
+        causal = bool(rest[2]) if len(rest) > 2 else False
         assert isinstance(module, Attend)
-        seen.append(attention_weights(q.float(), k.float(), mask, bool(causal), module.scale))
+        seen.append(attention_weights(q.float(), k.float(), mask, causal, module.scale))
 
     return hook
 

@@ -5,9 +5,11 @@ from engram.data.numbers import english, german, numbers
 
 def test_some_numbers() -> None:
     for n, en, de in (
-        (0, "zero", "null"), (1, "one", "eins"), (16, "sixteen", "sechzehn"), (17, "seventeen", "siebzehn"), (21, "twenty-one", "einundzwanzig"),
+        (0, "zero", "null"), (1, "one", "eins"), (16, "sixteen", "sechzehn"), (17, "seventeen", "siebzehn"),
+        (21, "twenty-one", "einundzwanzig"),
         (30, "thirty", "dreißig"), (100, "one hundred", "einhundert"), (101, "one hundred and one", "einhunderteins"),
-        (217, "two hundred and seventeen", "zweihundertsiebzehn"), (999, "nine hundred and ninety-nine", "neunhundertneunundneunzig"),
+        (217, "two hundred and seventeen", "zweihundertsiebzehn"),
+        (999, "nine hundred and ninety-nine", "neunhundertneunundneunzig"),
     ):  # fmt: skip
         assert (english(n), german(n)) == (en, de)
 

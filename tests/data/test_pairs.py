@@ -60,10 +60,13 @@ def test_long_pairs_are_left_out_of_training_and_cut_elsewhere() -> None:
     left = [n.text for n in data.summary.notes if "left out" in n.text]  # type: ignore[attr-defined]
     cut = [n.text for n in data.summary.notes if "were cut" in n.text or "was cut" in n.text]  # type: ignore[attr-defined]
     dropped = 64 - data.size("train")  # type: ignore[attr-defined]
-    assert dropped > 0 and f"{dropped} pairs of 64" in left[0]
-    assert cut and data.size("val") + data.size("test") == 16  # type: ignore[attr-defined]
+    assert dropped > 0
+    assert f"{dropped} pairs of 64" in left[0]
+    assert cut
+    assert data.size("val") + data.size("test") == 16
     assert all(b["source"].shape[1] <= 10 for s in ("val", "test") for b in data.batches(s))  # type: ignore[attr-defined]
-    assert spec.too_long("w " * 30) == 30 - 9 and spec.too_long("w w") == 0
+    assert spec.too_long("w " * 30) == 30 - 9
+    assert spec.too_long("w w") == 0
     _, kept = make(data=rows, context=10, long="cut")
     assert kept.size("train") == 64  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="raise context"):
@@ -73,15 +76,18 @@ def test_long_pairs_are_left_out_of_training_and_cut_elsewhere() -> None:
 def test_each_side_has_its_own_limit() -> None:
     rows = [{"source": "w " * 20, "target": f"t{i} u"} for i in range(20)]
     spec, data = make(data=rows, context=32, target_context=3)
-    assert data.size("train") == 16 and spec.target_context == 3  # type: ignore[attr-defined]
+    assert data.size("train") == 16
+    assert spec.target_context == 3
     assert spec.target_ids("t1 u t2 t3") == [*spec.target_ids("t1 u")[:-1], END]
 
 
 def test_vocabularies_shared_and_apart() -> None:
     shared, _ = make()
-    assert shared.shared and shared.vocabulary is shared.target_vocabulary
+    assert shared.shared
+    assert shared.vocabulary is shared.target_vocabulary
     apart, _ = make(shared=False)
-    assert "x" in apart.target_vocabulary.pieces and "x" not in apart.vocabulary.pieces
+    assert "x" in apart.target_vocabulary.pieces
+    assert "x" not in apart.vocabulary.pieces
     assert apart.decode(apart.target_ids("x y1")) == "x y1"
 
 
@@ -111,11 +117,14 @@ def test_own_files(tmp_path: Path) -> None:
     (tmp_path / "a.en").write_text("\n".join(sides[0]) + "\n")
     (tmp_path / "a.de").write_text("\n".join(sides[1]) + "\n")
     spec, data = make(data=f"{tmp_path}/a.en,{tmp_path}/a.de")
-    assert data.size("train") == 24 and spec.columns == ("en", "de")  # type: ignore[attr-defined]
+    assert data.size("train") == 24
+    assert spec.columns == ("en", "de")
     (tmp_path / "t.csv").write_text("from,to\n" + "\n".join(f"{a},{b}" for a, b in zip(*sides, strict=True)))
     spec, data = make(data=f"{tmp_path}/t.csv", source="from", target="to")
-    assert data.raw("val", [0])[0]["target"][0] == "t" and spec.columns == ("from", "to")  # type: ignore[attr-defined]
-    assert spec.source_of({"from": "s1", "to": "t1"}) == "s1" and spec.references({"from": "s1", "to": "t1"}) == ["t1"]
+    assert data.raw("val", [0])[0]["target"][0] == "t"
+    assert spec.columns == ("from", "to")
+    assert spec.source_of({"from": "s1", "to": "t1"}) == "s1"
+    assert spec.references({"from": "s1", "to": "t1"}) == ["t1"]
     batches = list(spec.labelled(f"{tmp_path}/t.csv", rows=20))
     assert [len(b["source"]) for b in batches] == [20, 10]
     assert torch.equal(batches[0]["source"], next(spec.labelled(f"{tmp_path}/a.en,{tmp_path}/a.de", rows=20))["source"])

@@ -121,7 +121,8 @@ def test_a_batch_equals_the_plain_search_of_each_source(beams: int, penalty: flo
 def test_wider_beams_find_better_hypotheses() -> None:
     toy = Toy(11)
     scores = [
-        sum(h[0].score for h in beam_search(toy, *sources(20), [8] * 20, beams=b, penalty=0.0, banned=BANNED)) for b in (1, 4, 16)
+        sum(h[0].score for h in beam_search(toy, *sources(20), [8] * 20, beams=b, penalty=0.0, banned=BANNED))
+        for b in (1, 4, 16)
     ]
     assert scores[0] < scores[1] <= scores[2]
 
@@ -129,7 +130,8 @@ def test_wider_beams_find_better_hypotheses() -> None:
 def test_the_penalty_favours_longer_texts() -> None:
     toy = Toy(3, scale=0.7)
     lengths = [
-        sum(len(h[0].ids) for h in beam_search(toy, *sources(20), [10] * 20, beams=8, penalty=p, banned=BANNED)) for p in (0.0, 2.0)
+        sum(len(h[0].ids) for h in beam_search(toy, *sources(20), [10] * 20, beams=8, penalty=p, banned=BANNED))
+        for p in (0.0, 2.0)
     ]
     assert lengths[0] < lengths[1]
 

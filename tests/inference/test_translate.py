@@ -55,9 +55,9 @@ def test_what_may_be_given(made: Translator, tmp_path: object) -> None:
     for bad in ("", ["w1", " "], [], object(), {"other": "w1"}):
         with pytest.raises(DataError):
             made(input=bad)
-    for knobs in ({"beams": 0}, {"penalty": -1.0}, {"most": -1}):
+    for beams, penalty, most in ((0, 0.0, 0), (2, -1.0, 0), (2, 0.0, -1)):
         with pytest.raises(ConfigError):
-            made(input="w1", **knobs)
+            made(input="w1", beams=beams, penalty=penalty, most=most)
 
 
 def test_limits_and_specials(made: Translator) -> None:
@@ -65,7 +65,8 @@ def test_limits_and_specials(made: Translator) -> None:
         assert all(len(h.ids) <= 2 and min(h.ids, default=6) >= 6 for h in hypotheses)
     long = " ".join(WORDS[:15])
     assert made(input=long) == made(input=" ".join(WORDS[:11]))
-    assert isinstance(made.spec, PairSpec) and made.spec.too_long(long) == 4
+    assert isinstance(made.spec, PairSpec)
+    assert made.spec.too_long(long) == 4
 
 
 def rows(n: int) -> list[dict[str, object]]:
@@ -76,7 +77,8 @@ def figures(made: Translator, given: list[dict[str, object]], size: int = 4) -> 
     assert isinstance(made.spec, PairSpec)
     chunks = [given[i : i + size] for i in range(0, len(given), size)]
     found = made.scores((made.spec.encode_pairs(c) for c in chunks), iter(chunks))
-    assert found is not None and len(found.parts) == len(given)
+    assert found is not None
+    assert len(found.parts) == len(given)
     total = found.parts.sum(0, keepdim=True)
     return {name: float(figure.statistic(total)[0]) for name, figure in found.figures.items()}
 
@@ -87,7 +89,7 @@ def test_figures_are_those_of_sacrebleu_and_of_the_loss(made: Translator) -> Non
     given = rows(13)
     found = figures(made, given)
     written, known = made(input=given)["text"], [[str(r["target"]) for r in given]]
-    assert list(found)[0] == "bleu"
+    assert next(iter(found)) == "bleu"
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, known).score, abs=1e-9)
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(written, known).score, abs=1e-9)
     batch = made.spec.encode_pairs(given)
@@ -122,7 +124,8 @@ def test_bf16_is_a_copy(made: Translator) -> None:
     before = {n: p.clone() for n, p in made.model.named_parameters()}
     model = made.model
     made.tune(bf16=True, channels_last=False)
-    assert made.model is not model and next(made.model.parameters()).dtype == torch.bfloat16
+    assert made.model is not model
+    assert next(made.model.parameters()).dtype == torch.bfloat16
     assert all(torch.equal(before[n], p) for n, p in model.named_parameters())
     assert len(made(input=texts(5))["text"]) == 5
 

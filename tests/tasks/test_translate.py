@@ -49,7 +49,8 @@ def test_the_loss_is_a_mean_over_target_tokens(smoothing: float) -> None:
     reference.backward()
     torch.testing.assert_close(loss, reference, atol=1e-5, rtol=0)
     for (name, p), q in zip(made.named_parameters(), other.parameters(), strict=True):
-        assert p.grad is not None and q.grad is not None
+        assert p.grad is not None
+        assert q.grad is not None
         torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
     assert int(made.weight(batch())) == 6
 

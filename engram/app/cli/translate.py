@@ -17,8 +17,12 @@ from engram.core.errors import DataError
 @click.option("--beam", "beams", type=click.IntRange(1), metavar="N", help="Hypotheses kept at a time; 1 is greedy.")
 @click.option("--penalty", type=click.FloatRange(0), metavar="A", help="Length penalty: above 0 favours longer texts.")
 @click.option("--most", default=0, type=click.IntRange(0), metavar="N", help="Most tokens to write.  [default: by the source]")
-@click.option("--best", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="Hypotheses to show (--beam or fewer).")
-@click.option("--attention", type=click.Path(dir_okay=False), metavar="PNG", help="Draw there where the run looked (first text).")
+@click.option(
+    "--best", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="Hypotheses to show (--beam or fewer)."
+)
+@click.option(
+    "--attention", type=click.Path(dir_okay=False), metavar="PNG", help="Draw there where the run looked (first text)."
+)
 @click.option("--layer", type=click.IntRange(1), help="Layer to draw, from 1; the mean of all if not given.")
 @click.option("--head", type=click.IntRange(1), help="Head to draw, from 1; the mean of all if not given.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with scores; with --attention the weights too.")
@@ -39,7 +43,10 @@ def command(
         for name, text, hypotheses in zip(names, texts, translator.search(texts, beams, penalty, most), strict=True):
             if cut := spec.too_long(text):
                 where = "the text" if name == text else name
-                say(f"{where} is {cut:,} tokens longer than the {spec.context - 1:,} that this run reads; its end was not translated")
+                say(
+                    f"{where} is {cut:,} tokens longer than the {spec.context - 1:,} that this run reads; "
+                    "its end was not translated"
+                )
             aligned = None
             if attention and not some:
                 aligned = align(found, text, beams=beams, penalty=penalty)
