@@ -112,3 +112,10 @@ def test_trained_as_a_class_it_is_one() -> None:
     x = torch.tensor([[0.0, 0, 3], [3, 0, 0]])
     assert predictor(input=x)["label"] == ["oos", "a"]
     assert len(list(itertools.chain(*predictor.outputs({"x": x})["probabilities"]))) == 6
+
+
+def test_rows_of_equal_probability_go_together() -> None:
+    """Refusing only the first two rows at 0.7 would be best of all, and no threshold can do that."""
+    best = torch.tensor([0.2, 0.2, 0.5, 0.7, 0.7, 0.7, 0.7])
+    outside = torch.tensor([True, True, False, True, True, False, False])
+    assert best_threshold(best, ~outside, outside) == pytest.approx(0.35)
