@@ -46,7 +46,8 @@ def plain(values: list[float], how: Sampling, seen: set[int]) -> list[float]:
     "how",
     [
         Sampling(), Sampling(temperature=0), Sampling(temperature=0.5), Sampling(top_k=3), Sampling(top_k=99),
-        Sampling(top_p=0.7), Sampling(top_p=0.01), Sampling(min_p=0.2), Sampling(repetition=1.7), Sampling(temperature=0, repetition=3.0),
+        Sampling(top_p=0.7), Sampling(top_p=0.01), Sampling(min_p=0.2), Sampling(repetition=1.7),
+        Sampling(temperature=0, repetition=3.0),
         Sampling(temperature=1.4, top_k=8, top_p=0.8, min_p=0.05, repetition=1.2),
     ],
 )  # fmt: skip
