@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from engram.core.batch import Batch, fold
-from engram.core.data import Data, Note, Summary
+from engram.core.data import Data, Summary
 from engram.core.errors import ConfigError, DataError
 from engram.core.spec import Spec
-from engram.data.corpus import bodies, make_vocabulary, vocabulary_of
+from engram.data.corpus import tokenise
 from engram.data.order import share, walk
 from engram.data.span_spec import SpanSpec, sentinel_ids, sentinel_names
-from engram.data.texts import read_texts
-from engram.data.vocabulary import END, START, UNK, Vocabulary
+from engram.data.stored import LARGE
+from engram.data.vocabulary import END, START, Vocabulary
 
 
 def spans(
@@ -37,37 +37,26 @@ def spans(
     mean: float = 3.0,
     sentinels: int = 100,
     start_from: str = "",
+    memory: float = LARGE,
 ) -> SpanData:
-    """A corpus as windows with gaps: `share` of the tokens in spans of `mean` tokens. `start_from` takes a run's vocabulary.
+    """A corpus as windows with gaps: `share` of the tokens in spans of `mean` tokens. `start_from` takes a run's vocabulary,
+    and text files of more than `memory` MB are tokenised into files of the cache (engram.data.stored).
 
     Raises DataError and ConfigError.
     """
-    texts = read_texts(data, "corpus", seed=seed)
-    if start_from:
-        vocabulary = vocabulary_of(start_from)
-    else:
-        vocabulary = make_vocabulary(vocab, bodies(texts.splits["train"]), vocab_size, extra=sentinel_names(sentinels))
-    splits, notes = {}, list(texts.notes)
-    for name, rows in texts.splits.items():
-        parts = [np.concatenate([[START], vocabulary.encode_array(row["text"])]) for row in rows]
-        if not parts:
-            continue
-        splits[name] = np.concatenate(parts).astype(np.uint16 if vocabulary.size < 65536 else np.int32)
-        if unknown := int((splits[name] == UNK).sum()):
-            part = unknown / len(splits[name])
-            notes.append(
-                Note("warning" if part > 0.1 else "info", f"{name}: {part:.1%} of the tokens are not in the vocabulary")
-            )
-    if len(splits.get("train", ())) < 3:
-        raise DataError(f"{texts.title} holds no text to train on")
+    extra = sentinel_names(sentinels)
+    found = tokenise(
+        data, seed=seed, vocab=vocab, vocab_size=vocab_size, extra=extra, start_from=start_from, memory=memory
+    )  # fmt: skip
+    vocabulary, splits = found.vocabulary, found.splits
+    if len(splits["train"]) < 3:
+        raise DataError(f"{found.name} holds no text to train on")
     length = window_length(context, share, mean)
     size = counts_of(length, share, mean)
     check_sentinels(vocabulary, size[1], context, start_from)
-    counts = {name: len(ids) for name, ids in splits.items()}
-    title = f"{texts.title}, {counts['train']:,} tokens to train on ({vocabulary.kind} vocabulary of {vocabulary.size:,})"
-    spec = SpanSpec(vocab=vocabulary.to_json(), context=context, target_context=sum(size) + 1, title=texts.title)
-    rows_of = {name: -(-count // length) for name, count in counts.items()}
-    summary = Summary(title, rows_of, texts.facts | {"tokens": counts}, tuple(notes), texts.sha256)
+    spec = SpanSpec(vocab=vocabulary.to_json(), context=context, target_context=sum(size) + 1, title=found.name)
+    rows_of = {name: -(-len(ids) // length) for name, ids in splits.items()}
+    summary = Summary(found.title, rows_of, found.facts, found.notes, found.sha256)
     return SpanData(spec, summary, splits, length=length, batch=batch, seed=seed, share=share, mean=mean)
 
 

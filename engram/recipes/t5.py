@@ -63,6 +63,7 @@ class T5(Recipe):
     corrupt: float = knob(0.15, "gaps: share of the tokens cut out", low=0.01, high=0.9)
     span: float = knob(3.0, "gaps: tokens cut out in one piece, on average", low=1)
     sentinels: int = knob(100, "most gaps of a text", low=1)
+    memory: float = knob(256.0, "MB of text files up to which they are read whole; larger ones become files of tokens", low=0)
     layers: int = knob(4, "blocks of the encoder and of the decoder", low=1)
     heads: int = knob(4, "attention heads of each block", low=1)
     width: int = knob(256, "numbers per token", low=2)
@@ -87,7 +88,7 @@ class T5(Recipe):
         if self._kind() == "gaps":
             return spans(
                 self.data, vocab=self.vocab, share=self.corrupt, mean=self.span, sentinels=self.sentinels,
-                start_from=self.start_from, **size,
+                start_from=self.start_from, memory=self.memory, **size,
             )  # fmt: skip
         return pairs(
             self.data, target_context=self.target_context, vocab="bpe" if self.vocab == "auto" else self.vocab,
