@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
 from array import array
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from engram.core.errors import DataError
+from engram.data.bytepair import CUT
 from engram.data.sources import cache_folder
 from engram.data.text_rows import sha256_of_files
 from engram.data.text_stream import stream_files
@@ -32,7 +32,6 @@ LARGE = 256  # MB of text from which on a corpus is kept in files
 SAMPLE = 64 << 20  # characters that a vocabulary of byte pairs is trained on
 LONGEST = 16  # pieces that are joined in search of a place to cut
 HEADER = 128  # bytes before the ids in the file
-_CUT = re.compile(r"\S(?=[ \n])")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def whole_words(pieces: Iterator[str]) -> Iterator[str]:
     held: list[str] = []
     for piece in pieces:
         tail = max(len(piece) - 4096, 0)
-        found = [m.end() for m in _CUT.finditer(piece, tail)] or [m.end() for m in _CUT.finditer(piece)]
+        found = [m.end() for m in CUT.finditer(piece, tail)] or [m.end() for m in CUT.finditer(piece)]
         if not found and len(held) < LONGEST:
             held.append(piece)
             continue

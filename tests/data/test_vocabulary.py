@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from engram.core.errors import ConfigError, DataError
-from engram.data.bytepair import BytePairs, train_merges
+from engram.data.bytepair import BytePairs, _by_rustbpe, _by_tokenizers, cut, train_merges
 from engram.data.vocabulary import SPECIALS, UNK, Vocabulary, split_words
 
 TEXT = "the cat sat on the mat. The cat's hat: 12 cats!\n\n  an indented line\ttab\r\n"
@@ -45,6 +46,33 @@ def test_both_byte_pair_libraries_agree() -> None:
     pairs = BytePairs(train_merges([TEXT * 50, "other words entirely, and more of them " * 30], 120))
     assert pairs._fast is not None
     for text in (HARD, TEXT, "words " * 200, "a" * 99, "\u00a0 \u2003x  \n \n"):
+        assert pairs.encode(text).tolist() == pairs._slow.encode(text, add_special_tokens=False).ids
+
+
+def test_a_long_text_in_threads_has_the_ids_of_the_whole() -> None:
+    pairs = BytePairs(train_merges([TEXT * 50], 60))
+    text = TEXT * 400
+    whole = pairs.encode(text)
+    with mock.patch("engram.data.bytepair.PIECE", 97):
+        assert np.array_equal(pairs.encode(text), whole)
+        assert len(list(cut(text, 97))) > 50
+        assert "".join(cut(text, 97)) == text
+        assert len(pairs.encode("x" * 1000)) > 0  # no place to cut
+        assert len(pairs.encode("")) == 0
+
+
+@pytest.mark.parametrize("train", [_by_rustbpe, _by_tokenizers])
+def test_both_trainers_give_merges_that_all_encoders_agree_on(train) -> None:
+    if train is _by_rustbpe:
+        pytest.importorskip("rustbpe")
+    texts = [TEXT * 20, "the theme of these other things, and other words " * 30]
+    merges = train(texts, 120)
+    assert merges == train(texts, 120)
+    assert 50 < len(merges) <= 120
+    pairs = BytePairs(merges)
+    assert len(set(pairs.tokens)) == len(pairs.tokens)
+    for text in texts:
+        assert b"".join(pairs.tokens[i] for i in pairs.encode(text)) == text.encode()
         assert pairs.encode(text).tolist() == pairs._slow.encode(text, add_special_tokens=False).ids
 
 
