@@ -18,6 +18,7 @@ import engram
 from engram.app.cli import main
 
 SIZES: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16, "steps": 8, "batch": 4, "threads": 1, "evals": 1}
+SMALLER: dict[str, Any] = {**SIZES, "width": 8}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.write_text("the quick brown fox jumps over the lazy dog; if x: y\n" * 60)
     data = str(text)
     engram.train("gpt", data=data, out=folder / "gpt", progress=False, context=32, vocab="char", **SIZES)
-    engram.train("gpt", data=data, out=folder / "small", progress=False, context=16, vocab="char", **(SIZES | {"width": 8}))
+    engram.train("gpt", data=data, out=folder / "small", progress=False, context=16, vocab="char", **SMALLER)
     engram.train("gpt", data=data, out=folder / "bytes", progress=False, context=16, vocab="byte", **SIZES)
     engram.train("cnn", out=folder / "cnn", progress=False, epochs=0.1, widths=(2,), threads=1)
     return folder
