@@ -76,7 +76,9 @@ class MaskedSpec(Spec):
         Byte pairs begin with the space before them, so it goes with the hidden token.
         """
         if not prompt.strip():
-            raise DataError('the prompt is empty; write a text with <mask> where a word is missing: "Paris is the <mask> of France"')
+            raise DataError(
+                'the prompt is empty; write a text with <mask> where a word is missing: "Paris is the <mask> of France"'
+            )
         parts = GAP.split(prompt)
         if len(parts) == 1:
             raise DataError(f"no <mask> in {prompt[:60]!r}; write <mask> (or [MASK]) where a token is missing")
@@ -147,7 +149,9 @@ class MaskedTokens(Data):
     def _gap(self, split: str, row: int) -> dict[str, Any]:
         ids = self.tokens.splits[split]
         length = max(min(self.spec.context // 4 + row % 3, self.spec.context - 2), 1)
-        piece = [int(i) for i in ids[row * self.spec.context : row * self.spec.context + length] if i >= self.first] or [self.first]
+        piece = [int(i) for i in ids[row * self.spec.context : row * self.spec.context + length] if i >= self.first] or [
+            self.first
+        ]
         at = fold("gap", row) % len(piece)
         v = self.spec.vocabulary
         before, after = v.decode(piece[:at]), v.decode(piece[at + 1 :])

@@ -239,9 +239,13 @@ def _checked(row: Any, where: str) -> dict[str, Any]:
         raise DataError(f'{where}a question needs its text: {{"question": ..., "context": ...}}; got {str(row)[:40]!r}')
     for key in KEYS:
         if key not in row:
-            raise DataError(f"{where}a question is {{'question', 'context'}}, and there is no {key!r}{did_you_mean(key, map(str, row))}")
+            raise DataError(
+                f"{where}a question is {{'question', 'context'}}, and there is no {key!r}{did_you_mean(key, map(str, row))}"
+            )
         if not str(row[key] if row[key] == row[key] and row[key] is not None else "").strip():
-            raise DataError(f"{where}the {key} is empty; {'ask something' if key == 'question' else 'give the text to look in'}")
+            raise DataError(
+                f"{where}the {key} is empty; {'ask something' if key == 'question' else 'give the text to look in'}"
+            )
     return dict(row) | {key: str(row[key]) for key in KEYS}
 
 

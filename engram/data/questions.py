@@ -67,7 +67,9 @@ def questions(
             text = f"{split}: {counted(long, 'question')} of {len(part):,} with a text longer than {context} tokens, read in windows"
             notes.append(Note("info", text))
         if lost:
-            notes.append(Note("warning", f"{split}: {counted(lost, 'answer')} in no window whole; raise context or lower stride"))
+            notes.append(
+                Note("warning", f"{split}: {counted(lost, 'answer')} in no window whole; raise context or lower stride")
+            )
     if not any(r["ends"] for r in splits["train"]):
         raise DataError(f"no training question of {texts.title} has an answer in its text")
     places = [math.log(1 + sum(k % 2 for k in r["segments"])) for r in splits["train"]]

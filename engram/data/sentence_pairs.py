@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-
 from engram.core.batch import Batch
 from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError
@@ -112,7 +111,9 @@ def sentence_pairs(
     """
     texts = data if isinstance(data, Texts) else read_texts(data, source=source, target=target, text=text, seed=seed)
     given = texts.form in ("pairs", "questions")
-    splits = {s: [pair_of(r) for r in rows] if given else _passages(rows, texts.form, s, views) for s, rows in texts.splits.items()}
+    splits = {
+        s: [pair_of(r) for r in rows] if given else _passages(rows, texts.form, s, views) for s, rows in texts.splits.items()
+    }
     splits = {s: rows for s, rows in splits.items() if rows}
     if len(splits.get("train", ())) < 2:
         raise DataError(f"{texts.title} holds fewer than two texts of {FEWEST} words to learn from; give more text, or pairs")

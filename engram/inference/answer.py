@@ -60,7 +60,9 @@ class Answerer(Predictor):
         if "starts" not in batch:
             return {}
         logits = self._logits(batch)
-        parts = [F.cross_entropy(logits[..., n], batch[name].cpu(), reduction="none") for n, name in enumerate(("starts", "ends"))]
+        parts = [
+            F.cross_entropy(logits[..., n], batch[name].cpu(), reduction="none") for n, name in enumerate(("starts", "ends"))
+        ]
         return {"nll": parts[0] + parts[1]}
 
     def scores(self, batches: Iterable[Batch], rows: Iterable[list[Any]]) -> Scores | None:
@@ -74,9 +76,7 @@ class Answerer(Predictor):
         given = list(known.values())
         texts = self(input=given, top=1)["text"]
         golds = [gold_answers(row["answers"]) for row in given]
-        parts = torch.tensor(
-            [(exact(t, g), f1(t, g), 1.0) for t, g in zip(texts, golds, strict=True)], dtype=torch.float64
-        )
+        parts = torch.tensor([(exact(t, g), f1(t, g), 1.0) for t, g in zip(texts, golds, strict=True)], dtype=torch.float64)
         figures = {
             "f1": Figure("F1 of the words", lambda s: s[:, 1] / s[:, 2], "percent"),
             "exact": Figure("exact matches", lambda s: s[:, 0] / s[:, 2], "percent"),
@@ -134,8 +134,10 @@ class Answerer(Predictor):
         spans_at = zip(torch.cat(firsts).tolist(), torch.cat(lasts).tolist(), chances, strict=True)
         held: dict[tuple[int, int], float] = {}
         for first, last, chance in spans_at:
+            if not chance:  # beyond the window, or no owner: filler of the best
+                continue
             place = trimmed(context, pieces.starts[first], pieces.ends[last])
-            if place[1] > place[0] and chance > 0:
+            if place[1] > place[0]:
                 held[place] = held.get(place, 0.0) + chance
         answers = [{"text": context[a:b], "start": a, "end": b, "probability": p} for (a, b), p in held.items()]
         if nothing is not None:

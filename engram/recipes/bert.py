@@ -34,8 +34,8 @@ from engram.data.texts import read_texts
 from engram.data.vocabulary import START
 from engram.inference.answer import Answerer
 from engram.inference.classify import Classifier
-from engram.inference.masked_fill import MaskFiller
 from engram.inference.intent import IntentClassifier
+from engram.inference.masked_fill import MaskFiller
 from engram.inference.tag import Tagger
 from engram.models.bert import BERT, MaskedModel, SpanModel, TextModel, WordModel
 from engram.optim.build import build

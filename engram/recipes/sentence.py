@@ -45,7 +45,9 @@ class Sentence(Recipe):
     source: str = knob("", "pairs: the column of one side; '' = by its name")
     target: str = knob("", "pairs: the column of the other side; '' = by its name")
     text: str = knob("", "plain text in a table: its column")
-    views: Literal["same", "halves"] = knob("halves", "plain text: a passage beside itself (dropout differs), or its two halves")
+    views: Literal["same", "halves"] = knob(
+        "halves", "plain text: a passage beside itself (dropout differs), or its two halves"
+    )
     epochs: float = knob(10.0, "passes over the training rows", low=0)
     batch: int = knob(64, "rows per optimizer step: each is compared with all others", low=2)
     vocab: Literal["bpe", "word", "char", "byte"] = knob("bpe", "tokens")

@@ -52,12 +52,12 @@ def command(
     if as_json:
         emit_json(rows)
     else:
-        emit_table(["COSINE", "WHERE", "PASSAGE"], [[f"{r['similarity']:.3f}", f"{r['file']}:{r['line']}", r["text"]] for r in rows])
+        emit_table(
+            ["COSINE", "WHERE", "PASSAGE"], [[f"{r['similarity']:.3f}", f"{r['file']}:{r['line']}", r["text"]] for r in rows]
+        )
 
 
-def _vectors(
-    embedder: Embedder, source: Path, words: int, index: Path | None, weights: str
-) -> tuple[list[Passage], Tensor]:
+def _vectors(embedder: Embedder, source: Path, words: int, index: Path | None, weights: str) -> tuple[list[Passage], Tensor]:
     """Passages and their unit vectors: of the index where it still fits, else made anew (and kept there)."""
     from engram.checkpoint.files import read_tensors, write_tensors
     from engram.core.errors import DataError
