@@ -23,6 +23,7 @@ from engram.data.pair_spec import PairSpec
 from engram.data.pairs import pairs
 from engram.data.span_spec import SpanSpec
 from engram.data.spans import spans
+from engram.data.stored import large
 from engram.data.text_stream import stream_files
 from engram.data.texts import read_texts
 from engram.inference.bleu import BLEU, CHRF
@@ -134,6 +135,8 @@ class T5(Recipe):
         path = Path(self.data).expanduser() if isinstance(self.data, (str, PathLike)) and str(self.data) else None
         if path and path.is_file() and stream_files(self.data) is not None:
             return "gaps"  # one plain text file, which need not be read to see what it is
+        if large(self.data, self.seed, self.memory):
+            return "gaps"
         texts = read_texts(self.data, "", seed=self.seed)
         if texts.form not in FORMS.values():
             raise ConfigError(f"{texts.title} are {texts.form}; t5 learns from pairs, or with learn=gaps from plain text")
