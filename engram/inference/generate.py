@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engram.core.batch import Batch
+from engram.core.batch import Batch, fold
 from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Predictor, Scores
 from engram.core.spec import Spec
@@ -233,7 +233,8 @@ class Generator(Predictor):
                 raise ConfigError("beams searches for the one most probable text: leave out samples, probs and draft")
             yield from beam_texts(model, ids, beams, most, self.ends, self.context, device, self.banned)
             return
-        numbers = [i % samples for i in range(len(ids))]
+        # other prompts get other draws, and the same prompt the same ones, alone or in a batch
+        numbers = [fold(i % samples, row) for i, row in enumerate(ids)]
         if draft is not None:
             self._fits(draft)
             draft.decoder.eval()

@@ -45,7 +45,7 @@ def test_samples_of_each_prompt_in_turn() -> None:
 
 def test_stop_strings_may_span_tokens() -> None:
     talker = writer(gpt())
-    knobs: dict[str, Any] = {"tokens": 25, "temperature": 1.0, "seed": 1}
+    knobs: dict[str, Any] = {"tokens": 25, "temperature": 1.0, "seed": 4}
     free = talker(input=["abc", "q"], **knobs)["text"]
     stop = free[0][3:6]
     assert len(stop) == 3
