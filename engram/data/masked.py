@@ -71,14 +71,12 @@ class MaskedSpec(Spec):
         raise DataError(f"this run takes text with <mask> in it: a string, a list of them, or a path to a file; got {what}")
 
     def ids(self, prompt: str) -> list[int]:
-        """<s> and the tokens of a prompt, each <mask> or [MASK] one hidden token. Raises DataError without one, or when too long.
+        """<s> and the tokens of a prompt, each <mask> or [MASK] one hidden token. DataError without one or when too long.
 
         Byte pairs begin with the space before them, so it goes with the hidden token.
         """
         if not prompt.strip():
-            raise DataError(
-                'the prompt is empty; write a text with <mask> where a word is missing: "Paris is the <mask> of France"'
-            )
+            raise DataError('the prompt is empty; write <mask> where a word is missing: "Paris is the <mask> of France"')
         parts = GAP.split(prompt)
         if len(parts) == 1:
             raise DataError(f"no <mask> in {prompt[:60]!r}; write <mask> (or [MASK]) where a token is missing")
@@ -123,6 +121,8 @@ class MaskedTokens(Data):
     """Windows of text with hidden tokens. What is hidden is a pure function of (seed, batch number); outside training, of the
     batch number alone, so that evaluations can be compared."""
 
+    spec: MaskedSpec
+
     def __init__(self, tokens: TokenData, share: float):
         inner = tokens.spec
         assert isinstance(inner, LanguageSpec)
@@ -149,11 +149,9 @@ class MaskedTokens(Data):
     def _gap(self, split: str, row: int) -> dict[str, Any]:
         ids = self.tokens.splits[split]
         length = max(min(self.spec.context // 4 + row % 3, self.spec.context - 2), 1)
-        piece = [int(i) for i in ids[row * self.spec.context : row * self.spec.context + length] if i >= self.first] or [
-            self.first
-        ]
+        start, v = row * self.spec.context, self.spec.vocabulary
+        piece = [int(i) for i in ids[start : start + length] if i >= self.first] or [self.first]
         at = fold("gap", row) % len(piece)
-        v = self.spec.vocabulary
         before, after = v.decode(piece[:at]), v.decode(piece[at + 1 :])
         if v.kind == "word":
             before, after = f"{before} ".lstrip(), f" {after}".rstrip()

@@ -56,12 +56,13 @@ class PieceTagSpec(Spec):
     def batch(self, sentences: Sequence[Sequence[str]]) -> Batch:
         """Sentences as a batch. Raises DataError for one that is longer than the context."""
         cut = [self.pieces(words) for words in sentences]
-        for number, (ids, firsts) in enumerate(cut, 1):
+        for number, (_, firsts) in enumerate(cut, 1):
             if len(firsts) < len(sentences[number - 1]):
                 raise DataError(f"sentence {number} is longer than the {self.context - 1} tokens that this run reads; split it")
         rows, firsts = pad_rows([ids for ids, _ in cut]), pad_rows([first for _, first in cut])
         return {
-            "pieces": rows["tokens"], "pieces_lengths": rows["lengths"], "firsts": firsts["tokens"], "lengths": firsts["lengths"],
+            "pieces": rows["tokens"], "pieces_lengths": rows["lengths"], "firsts": firsts["tokens"],
+            "lengths": firsts["lengths"],
         }  # fmt: skip
 
     def pieces(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -130,7 +131,7 @@ def piece_tags(
     size = {s: len(r) for s, r in splits.items()}
     facts = texts.facts | {"vocabulary": vocabulary.size}
     return RaggedData(
-        spec, Summary(texts.title, size, facts, tuple(notes), texts.sha256), rows, batch=batch, seed=seed,
+        spec, Summary(texts.title, size, facts, tuple(notes), texts.sha256), {**rows}, batch=batch, seed=seed,
         lengths={"pieces": "pieces_lengths", "firsts": "lengths"}, pads={"tags": NO_TAG},
         raw=lambda split, numbers: [{k: v[: kept[split][n]] for k, v in splits[split][n].items()} for n in numbers],
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """QuestionSpec: how a question and its text become rows of tokens, and tokens places in the text again.
 
-A row is <s> question <sep> text. A text that is longer than a row is read in windows that overlap (Devlin et al. 2019, section
-4.2 in its released code). Every token has a kind: 0 of the question or 1 of the text, and 2 or 4 more when its word stands on the
-other side too, alike in its first letters or as a whole (exact match, Chen et al. 2017, section 3.2, with lower case and a cut in
-place of lemmas).
+A row is <s> question <sep> text. A text that is longer than a row is read in windows that overlap (Devlin et al. 2019, in the
+released code). Every token has a kind: 0 of the question or 1 of the text, and 2 or 4 more when its word stands on the other
+side too, alike in its first letters or as a whole (exact match, Chen et al. 2017, section 3.2; lower case and a cut in place of
+lemmas).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class QuestionSpec(Spec):
             return [row for _, row in _records(raw)]
         if isinstance(raw, str) and raw.lstrip().startswith(("{", "[")):
             raw = _json(raw, "the question")
-        if type(raw).__name__ == "DataFrame":
+        if not isinstance(raw, str) and type(raw).__name__ == "DataFrame":
             raw = raw.to_dict("records")
         if isinstance(raw, Mapping):
             return [_checked(raw, "")]
@@ -152,7 +152,8 @@ class QuestionSpec(Spec):
         spans = [(a["start"], a["start"] + len(a["text"])) for a in row["answers"]]
         start, end = max(spans, key=spans.count) if spans else (0, 0)
         found = self.windows(row["question"], pieces)
-        return [(w, *(self.target(w, pieces, start, end) if end else (0, 0))) for w in found]
+        ends = [self.target(w, pieces, start, end) if end else (0, 0) for w in found]
+        return [(w, first, last) for w, (first, last) in zip(found, ends, strict=True)]
 
     def example(self, batch: int = 2) -> Batch:
         """Rows of token 0 as long as the context, at most 256."""

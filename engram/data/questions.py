@@ -64,7 +64,7 @@ def questions(
                 splits[split].append({"tokens": window.tokens, "segments": window.kinds, "starts": start, "ends": end})
                 owners[split].append(number)
         if long:
-            text = f"{split}: {counted(long, 'question')} of {len(part):,} with a text longer than {context} tokens, read in windows"
+            text = f"{split}: {counted(long, 'question')} of {len(part):,} with a text longer than {context} tokens: in windows"
             notes.append(Note("info", text))
         if lost:
             notes.append(
@@ -81,6 +81,6 @@ def questions(
     facts = texts.facts | {"vocabulary": vocabulary.size, "questions": {s: len(r) for s, r in texts.splits.items()}}
     size = {s: len(r) for s, r in splits.items()}
     return RaggedData(
-        spec, Summary(texts.title, size, facts, tuple(notes), texts.sha256), splits, batch=batch, seed=seed,
+        spec, Summary(texts.title, size, facts, tuple(notes), texts.sha256), {**splits}, batch=batch, seed=seed,
         lengths={"tokens": "lengths"}, raw=lambda split, numbers: [texts.splits[split][owners[split][n]] for n in numbers],
     )  # fmt: skip

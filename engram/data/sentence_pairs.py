@@ -124,7 +124,7 @@ def sentence_pairs(
     for split, pairs in splits.items():
         rows[split] = [dict(zip(SIDES, (spec.ids(a), spec.ids(b)), strict=True)) for a, b in pairs]
         if cut := sum(max(map(len, r.values())) == context for r in rows[split]):
-            text = f"{split}: {counted(cut, 'pair')} of {len(pairs):,} with a side of {context} tokens or more: the rest is not read"
+            text = f"{split}: {counted(cut, 'pair')} of {len(pairs):,} with a side of {context} tokens or more: cut"
             notes.append(Note("info", text))
         if unknown := sum(r[s].count(UNK) for r in rows[split] for s in SIDES):
             total = sum(len(r[s]) for r in rows[split] for s in SIDES)

@@ -66,7 +66,7 @@ class Answerer(Predictor):
         return {"nll": parts[0] + parts[1]}
 
     def scores(self, batches: Iterable[Batch], rows: Iterable[list[Any]]) -> Scores | None:
-        """Exact match and F1 of questions with known answers. A question that comes once for each of its windows counts once."""
+        """Exact match and F1 of questions with known answers. A question given once per window counts once."""
         known: dict[int, dict[str, Any]] = {}
         for row in (row for chunk in rows for row in chunk):
             if isinstance(row, Mapping) and "answers" in row:

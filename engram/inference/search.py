@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def _pieces(body: str, words: int) -> Iterator[tuple[int, str]]:
         if count > words:  # one long sentence
             spots = [m.start() for m in re.finditer(r"\S+", body[start:end])]
             edges = [start + s for s in spots[::words]] + [end]
-            yield from ((a, body[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+            yield from ((a, body[a:b]) for a, b in pairwise(edges))
             start, count = end, 0
     if count:
         yield start, body[start:end]

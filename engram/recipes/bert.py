@@ -131,7 +131,7 @@ class Bert(Recipe):
         return {"model": build(task, self.optim)}
 
     def make_plan(self, data: Data, *, precision: Precision, channels_last: bool = False, compile: bool = False) -> Plan:
-        """The state with the lowest loss of hidden tokens, or the highest accuracy, F1 of entities or share of right answers."""
+        """The state with the lowest loss of hidden tokens, or the highest accuracy, F1 of entities, or right answers."""
         plan = super().make_plan(data, precision=precision, channels_last=channels_last, compile=compile)
         if isinstance(data.spec, MaskedSpec):
             return plan

@@ -1,4 +1,4 @@
-"""Spans: the first and the last token of an answer, each by a softmax over the places of a row (Devlin et al. 2019, section 4.2).
+"""Spans: the first and the last token of an answer, each by a softmax over the places of a row (Devlin et al. 2019, 4.2).
 
 Differs: tokens of the question cannot be chosen, only those of the text and token 0, which says that the row holds no answer.
 """

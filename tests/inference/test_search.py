@@ -56,6 +56,10 @@ def test_search_finds_and_keeps_an_index(run: Path, tmp_path: Path, capsys: pyte
 
 
 def test_search_says_what_is_wrong(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for source, question, said in ((tmp_path / "no.txt", "a", "no file"), (tmp_path, "a", "no text file"), (tmp_path, " ", "empty")):
+    for source, question, said in (
+        (tmp_path / "no.txt", "a", "no file"),
+        (tmp_path, "a", "no text file"),
+        (tmp_path, " ", "empty"),
+    ):
         assert main(["search", str(run), str(source), question]) == 3
         assert said in capsys.readouterr().err

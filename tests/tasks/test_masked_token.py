@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
@@ -28,7 +30,8 @@ def both() -> tuple[MaskedModel, BertForMaskedLM]:
     theirs = BertForMaskedLM(config).eval()
     for p in ours.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    e, t = ours.encoder, theirs.bert
+    e: Any = ours.encoder
+    t: Any = theirs.bert
     block, layer = e.blocks[0], t.encoder.layer[0]
     q = layer.attention.self
     pairs = [
@@ -36,7 +39,8 @@ def both() -> tuple[MaskedModel, BertForMaskedLM]:
         (t.embeddings.token_type_embeddings, e.segments), (t.embeddings.LayerNorm, e.norm),
         (layer.attention.output.dense, block.out), (layer.attention.output.LayerNorm, block.norm1),
         (layer.intermediate.dense, block.up), (layer.output.dense, block.down), (layer.output.LayerNorm, block.norm2),
-        (theirs.cls.predictions.transform.dense, ours.masked.dense), (theirs.cls.predictions.transform.LayerNorm, ours.masked.norm),
+        (theirs.cls.predictions.transform.dense, ours.masked.dense),
+        (theirs.cls.predictions.transform.LayerNorm, ours.masked.norm),
     ]  # fmt: skip
     with torch.no_grad():
         for a, b in pairs:
