@@ -41,7 +41,7 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     split = next((s for s in ("test", "val") if job.data.size(s)), "")
     found = collect(predictor, job.data.batches(split) if split else ())
     result: dict[str, Any] = {"kind": found.kind, "split": split, "rows": found.rows, "metrics": found.metrics()}
-    scores = predictor.scores(job.data.batches(split), raw_rows(job.data, split)) if split else None
+    scores = predictor.scores(encoded_rows(job.data, split), raw_rows(job.data, split)) if split else None
     if scores:
         add_figures(result, scores)
     records = folder.read_metrics()
@@ -82,6 +82,11 @@ def add_figures(result: dict[str, Any], scores: Scores) -> None:
         result |= own
     else:
         result["metrics"] |= own["metrics"]
+
+
+def encoded_rows(data: Data, split: str) -> Iterator[Batch]:
+    """The batches of a split, not asked for before they are needed."""
+    yield from data.batches(split)
 
 
 def raw_rows(data: Data, split: str, at_once: int = 64) -> Iterator[list[Any]]:

@@ -185,7 +185,7 @@ class SpanModel(nn.Module):
         self.encoder, self.spans = encoder, TokenHead(encoder.width, 2, dropout)
 
     def forward(self, tokens: Tensor, lengths: Tensor, segments: Tensor) -> Tensor:
-        """Tokens and segments (B, T), lengths (B,), to (B, T, 2); -inf but at token 0 and in the text, whose segments are odd."""
+        """Tokens and segments (B, T), lengths (B,), to (B, T, 2); -inf but at token 0 and in the text (odd segments)."""
         logits = self.spans(self.encoder(tokens, lengths, segments))
         allowed = (segments % 2 == 1) & lengths_mask(lengths, tokens.shape[1])[:, 0, 0]
         allowed = torch.cat([torch.ones_like(allowed[:, :1]), allowed[:, 1:]], 1)

@@ -75,6 +75,7 @@ class RecurrentRecipe(Recipe):
     spelling: int = knob(30, "tags: features made of the characters of a word", low=1)
     crf: bool = knob(True, "tags: choose the tags of a sentence together (conditional random field)")
     documents: Literal["auto", "on", "off"] = knob("auto", "text: keep documents apart; auto = when there are several")
+    memory: float = knob(256.0, "text: MB of files up to which they are read whole; larger ones become files of tokens", low=0)
     context: int = knob(256, "labels: longest text in tokens; text: tokens of a training window", low=1)
     out_of_scope: str = knob("auto", "labels: the label of texts that belong to no class; auto = oos, '' = none")
     hold_out: bool = knob(False, "labels: do not train out-of-scope texts: a threshold on the probability finds them")
@@ -176,5 +177,5 @@ class RecurrentRecipe(Recipe):
     def _corpus(self) -> Data:
         return corpus(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            documents=self.documents, start_from=self.start_from,
+            documents=self.documents, start_from=self.start_from, memory=self.memory,
         )  # fmt: skip

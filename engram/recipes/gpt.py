@@ -40,6 +40,7 @@ class Gpt(Recipe):
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob("auto", "tokens; auto = characters for a small text, else bpe")
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
     documents: Literal["auto", "on", "off"] = knob("auto", "keep documents apart; auto = when there are several")
+    memory: float = knob(256.0, "MB of text files up to which they are read whole; larger ones become files of tokens", low=0)
     context: int = knob(128, "tokens that the network sees at once", low=2)
     layers: int = knob(4, "Transformer blocks", low=1)
     heads: int = knob(4, "attention heads of each block; must divide width", low=1)
@@ -60,7 +61,7 @@ class Gpt(Recipe):
         """The text as windows of tokens."""
         return corpus(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            documents=self.documents, start_from=self.start_from,
+            documents=self.documents, start_from=self.start_from, memory=self.memory,
         )  # fmt: skip
 
     def make_task(self, spec: LanguageSpec) -> Task:

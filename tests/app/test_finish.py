@@ -160,11 +160,11 @@ def test_finish_falls_back_to_the_validation_split_and_says_so(finished: Any, mo
 def test_labelled_data_of_the_users_own(finished: Any) -> None:
     job, _, result, _ = finished
     predictor = job.recipe.make_predictor(job.task, job.data.spec)
-    got = measure(predictor, job.data.batches("test"), job.data.spec)
+    got = measure(predictor, lambda: job.data.batches("test"), list, job.data.spec)
     assert got["metrics"]["accuracy"] == result["metrics"]["accuracy"]
     assert "unseen" not in got["verdict"]
     with pytest.raises(DataError, match="no labelled rows"):
-        measure(predictor, [], job.data.spec)
+        measure(predictor, list, list, job.data.spec)
 
 
 class Pictures:

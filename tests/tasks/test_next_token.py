@@ -45,7 +45,8 @@ def test_loss_and_perplexity_are_those_of_the_definition() -> None:
     kept = targets != -100
     by_hand = -logits.log_softmax(-1)[kept].gather(1, targets[kept][:, None]).mean()
     torch.testing.assert_close(task.loss(whole, Ctx())[0], by_hand)
-    found = task.evaluate([{k: v[:2] for k, v in whole.items()}, {k: v[2:] for k, v in whole.items()}], Ctx())
+    with torch.no_grad():
+        found = task.evaluate([{k: v[:2] for k, v in whole.items()}, {k: v[2:] for k, v in whole.items()}], Ctx())
     assert math.isclose(found["perplexity"], math.exp(by_hand), rel_tol=1e-5)
     assert math.isclose(found["accuracy"], float((logits.argmax(-1)[kept] == targets[kept]).float().mean()), rel_tol=1e-6)
     torch.testing.assert_close(token_losses(logits, targets).sum() / kept.sum(), by_hand)
