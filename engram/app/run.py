@@ -120,11 +120,7 @@ class Run:
             if not self.result:
                 raise RunError(f"{self.path} is not finished, so it has no test figures; engram resume {self.path}")
             return self.result
-
-        def rows() -> Iterator[list[Any]]:
-            return ((list(chunk) if isinstance(chunk, list) else [chunk]) for _, chunk in self.spec.read(source))
-
-        return measure(self.predictor, lambda: self._labelled(source), rows, self.spec)
+        return measure(self.predictor, lambda: self._labelled(source), lambda: self.spec.answered(source), self.spec)
 
     def _labelled(self, source: Any) -> Iterator[Batch]:
         some = False

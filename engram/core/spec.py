@@ -33,6 +33,11 @@ class Spec(ABC):
     def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
         """Stream labelled data of the form that the run was trained on as encoded batches with targets "y"."""
 
+    def answered(self, source: Any, rows: int = 256) -> Iterator[list[Any]]:
+        """Raw rows of labelled data with their answers, for figures that `labelled` batches do not give."""
+        for _, chunk in self.read(source, rows):
+            yield list(chunk) if isinstance(chunk, list) else [chunk]
+
     @abstractmethod
     def example(self, batch: int = 2) -> Batch:
         """A batch of zeros of the right shapes and types, for summaries and cost."""

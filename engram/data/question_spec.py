@@ -146,6 +146,12 @@ class QuestionSpec(Spec):
             batch = stack([w for w, _, _ in part])
             yield batch | {"starts": torch.tensor([s for _, s, _ in part]), "ends": torch.tensor([e for _, _, e in part])}
 
+    def answered(self, source: Any, rows: int = 256) -> Iterator[list[Any]]:
+        """Questions with all their known answers. Raises DataError."""
+        found = labelled_rows(source, "questions", Names())
+        for first in range(0, len(found), rows):
+            yield list(found[first : first + rows])
+
     def examples(self, row: Mapping[str, Any], pieces: Pieces | None = None) -> list[tuple[Window, int, int]]:
         """The windows of a question with the first and last token of its commonest answer."""
         pieces = pieces or self.pieces(row["context"])
