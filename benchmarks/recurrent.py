@@ -63,7 +63,8 @@ def ours(steps: int, precision: str) -> tuple[float, float]:
     from engram.checkpoint.folder import RunFolder
     from engram.core.plan import Stepped
 
-    sizes = {"context": CONTEXT, "batch": BATCH, "width": WIDTH, "layers": LAYERS, "steps": steps, "evals": 1, "dropout": 0.0}
+    sizes = {"context": CONTEXT, "batch": BATCH, "width": WIDTH, "layers": LAYERS, "steps": steps, "evals": 1}
+    sizes |= {"dropout": 0.0, "tied": False}
     text = {"data": "pydoc", "learn": "text", "vocab": "byte", "documents": "off"}
     optim = {"optim.name": "adam", "optim.lr": 2e-3, "optim.schedule": "constant", "optim.warmup": 0.0}
     machine = {"precision": precision, "threads": torch.get_num_threads()}
