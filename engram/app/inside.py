@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +16,10 @@ from engram.checkpoint.files import write_json
 from engram.core.batch import Batch, to_device
 from engram.core.data import Data
 from engram.core.errors import ConfigError, DataError, EngramError
+from engram.data.vocabulary import END, MASK, START
+from engram.inference.answer import Answerer
 from engram.inference.generate import Generator
+from engram.inference.masked_fill import MaskFiller
 from engram.insight.inside import Inside, look_inside
 
 TOP = 5
@@ -32,7 +37,7 @@ def inside(run: Run, text: Any, *, layer: int | None = None, head: int | None = 
     if vocabulary is None:
         raise ConfigError(f"{run.path} does not read text, so there are no tokens to look at")
     device = next(run.task.parameters()).device
-    batch = to_device(spec.encode(text), device)
+    batch = to_device(spec.encode([text]), device)
     names: dict[str, list[str]] = {}
     key = "source" if "source" in batch else "tokens"
     if key == "source":
@@ -44,9 +49,24 @@ def inside(run: Run, text: Any, *, layer: int | None = None, head: int | None = 
     if batch[key].shape[1] > context:
         raise DataError(f"the text has {batch[key].shape[1]} tokens and the run sees {context} at once; give a shorter one")
     names[key] = [vocabulary.piece(i) for i in batch[key][0].tolist()]
-    wanted = _wanted(run, answer)
-    seen = look_inside(run.task, lambda: run.task(batch), batch[key], lambda out: _score(out, wanted))
-    found: dict[str, Any] = {"tokens": names[key], "layers": list(seen.attention), "answer": _answer(run, seen, wanted)}
+    said: list[str] = []
+
+    def score(output: Tensor) -> Tensor:
+        value, name = _explained(run, batch, output, answer, text)
+        said.append(name)
+        return value
+
+    def forward() -> Tensor:
+        if not isinstance(run.predictor, MaskFiller):
+            return run.task(batch)
+        places = batch["tokens"] == MASK  # such a model gives logits of chosen places only
+        if not places.any():
+            raise DataError("this run fills in hidden tokens: put <mask> where one is hidden")
+        return run.model(batch["tokens"], batch["lengths"], places)
+
+    seen = look_inside(run.task, forward, batch[key], score)
+    chance = {"text": said[0], "probability": round(math.exp(seen.score), 6)}
+    found: dict[str, Any] = {"tokens": names[key], "layers": list(seen.attention), "answer": chance}
     found["saliency"] = None if seen.saliency is None else [round(float(v), 6) for v in seen.saliency]
     found |= _map(seen, names, key, layer, head)
     if isinstance(run.predictor, Generator):
@@ -57,39 +77,40 @@ def inside(run: Run, text: Any, *, layer: int | None = None, head: int | None = 
 def _with_target(run: Run, batch: Batch, text: Any, device: torch.device) -> Batch:
     """The source with what the run itself makes of it, so that the decoder has something to read."""
     spec: Any = run.spec
-    (wrote,) = run.predict([text] if not isinstance(text, list) else text[:1])["text"]  # type: ignore[index]
+    (wrote,) = run.predict([text])["text"]  # type: ignore[index]
     target = getattr(spec, "target_vocabulary", None) or spec.vocabulary
-    ids = [2, *target.encode(wrote), 3]
+    ids = [START, *target.encode(wrote), END]
     return batch | {"target": torch.tensor([ids], device=device), "target_lengths": torch.tensor([len(ids)], device=device)}
 
 
-def _wanted(run: Run, answer: str) -> int | None:
-    """The class or token that `answer` names; None when it names nothing."""
-    if not answer:
-        return None
-    classes = getattr(run.predictor, "classes", None)
+def _explained(run: Run, batch: Batch, output: Tensor, answer: str, text: Any) -> tuple[Tensor, str]:
+    """(log probability of the answer, its name): of a class, the tags, a span, the text written, or the next token."""
+    logs, predictor = output.float().log_softmax(-1), run.predictor
+    classes = getattr(predictor, "classes", None)
     if classes:
-        if answer not in classes:
-            raise ConfigError(f"answer={answer!r} is none of the classes {', '.join(classes[:10])}")
-        return list(classes).index(answer)
-    return run.spec.vocabulary.encode(answer)[0]  # type: ignore[attr-defined]
+        number = _among(classes, answer) if answer else int(logs[0].argmax())
+        return logs[0, number], classes[number]
+    if answer and not isinstance(predictor, Generator):
+        raise ConfigError("answer= chooses a class or a next token; this run gives neither, so leave it out")
+    if tags := getattr(predictor, "tags", None):
+        best = logs[0].max(-1)
+        return best.values.sum(), " ".join(tags[i] for i in best.indices.tolist())
+    if isinstance(predictor, Answerer):
+        places = output[0].float().log_softmax(0)  # (T, 2): where the answer begins and ends
+        return places[:, 0].max() + places[:, 1].max(), str(run.predict([text])["text"][0])  # type: ignore[index]
+    vocabulary = getattr(run.spec, "target_vocabulary", None) or run.spec.vocabulary  # type: ignore[attr-defined]
+    if "target" in batch:
+        wrote = batch["target"][0, 1:]
+        return logs[0].gather(1, wrote[:, None]).sum(), vocabulary.decode(wrote.tolist())
+    last = logs[0, -1] if output.dim() == 3 else logs[0]
+    number = vocabulary.encode(answer)[0] if answer else int(last.argmax())
+    return last[number], vocabulary.piece(number)
 
 
-def _score(output: Tensor, wanted: int | None) -> Tensor:
-    """The log probability of the wanted class or next token, or of the most probable."""
-    logs = output.float().log_softmax(-1)
-    if output.dim() == 3:
-        return logs[0, -1, wanted] if wanted is not None else logs[0, -1].max()
-    return logs[0, wanted] if wanted is not None else logs[0].max()
-
-
-def _answer(run: Run, seen: Inside, wanted: int | None) -> dict[str, Any]:
-    last = seen.output[0, -1] if seen.output.dim() == 3 else seen.output[0]
-    number = int(last.argmax()) if wanted is None else wanted
-    classes = getattr(run.predictor, "classes", None)
-    vocabulary = getattr(run.spec, "target_vocabulary", None) or getattr(run.spec, "vocabulary", None)
-    name = classes[number] if classes and number < len(classes) else vocabulary.piece(number) if vocabulary else str(number)
-    return {"text": name, "probability": round(float(last.float().softmax(-1)[number]), 6)}
+def _among(classes: Sequence[str], answer: str) -> int:
+    if answer not in classes:
+        raise ConfigError(f"answer={answer!r} is none of the classes {', '.join(classes[:10])}")
+    return list(classes).index(answer)
 
 
 def _map(seen: Inside, names: dict[str, list[str]], key: str, layer: int | None, head: int | None) -> dict[str, Any]:

@@ -10,11 +10,9 @@ from typing import Any, Literal
 from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError
 from engram.data.corpus import make_vocabulary, vocabulary_of
-from engram.data.numbers import numbers
 from engram.data.pair_spec import PairSpec
 from engram.data.ragged import RaggedData
 from engram.data.text_rows import Row, Texts, counted
-from engram.data.text_split import finish
 from engram.data.texts import read_texts
 from engram.data.vocabulary import END, START, UNK, Vocabulary
 
@@ -36,14 +34,11 @@ def pairs(
 ) -> RaggedData:
     """Pairs as batches {"source", "source_lengths", "target", "target_lengths"}; `source` and `target` name columns.
 
-    `data` numbers is the made set of engram.data.numbers, anything else as `read_texts` takes it. A training pair with a side
-    beyond its context is left out, or with `long` cut both sides are cut to it; validation and test pairs are always cut, so
-    that no row of a score is missing. `start_from` takes the vocabularies of a run. Raises DataError and ConfigError.
+    `data` is as `read_texts` takes it. A training pair with a side beyond its context is left out, or with `long` cut both
+    sides are cut to it; validation and test pairs are always cut, so that no row of a score is
+    missing. `start_from` takes the vocabularies of a run. Raises DataError and ConfigError.
     """
-    if isinstance(data, str) and data == "numbers" and not Path(data).exists():
-        texts = finish(numbers(), "numbers", seed, 0.1, 0.1)
-    else:
-        texts = read_texts(data, "pairs", source=source, target=target, seed=seed)
+    texts = read_texts(data, "pairs", source=source, target=target, seed=seed)
     vocabularies = _from_run(start_from, shared) if start_from else _trained(texts, vocab, vocab_size, shared)
     spec = PairSpec(
         vocab=vocabularies[0].to_json(), target_vocab={} if shared else vocabularies[1].to_json(), context=context,

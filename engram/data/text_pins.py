@@ -47,6 +47,7 @@ PINS: dict[str, Pins] = {
     "pydoc": Pins("Python's own reference manual, bundled with Python, a document per topic", 79, "PSF-2.0", {}),
     "pydoc_topics": Pins("paragraphs of Python's reference manual, labelled by their chapter", 945, "PSF-2.0", {}),
     "pydoc_code": Pins("paragraphs of Python's reference manual, their code tagged", 364, "PSF-2.0", {}),
+    "numbers": Pins("the numbers 0 to 999 in English and German words, made", 1000, "Apache-2.0 (made by Engram)", {}),
     "tinyshakespeare": Pins(
         "40,000 lines of Shakespeare, 1,115,394 characters",
         1,

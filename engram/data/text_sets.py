@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engram.core.data import Note
 from engram.core.errors import DataError, did_you_mean
+from engram.data.numbers import numbers
 from engram.data.sources import BUILT_IN, content_sha256, find, folders, locate
 from engram.data.text_conll import parse_columns, to_bio
 from engram.data.text_decode import lines_of, read_text
@@ -236,6 +237,7 @@ _READERS: dict[str, Callable[[], Texts]] = {
     "pydoc": _pydoc,
     "pydoc_topics": pydoc_topics,
     "pydoc_code": pydoc_code,
+    "numbers": numbers,
     "tinyshakespeare": _tinyshakespeare,
     "wikitext2": _wikitext2,
     "sst2": _sst2,

@@ -106,3 +106,27 @@ def test_a_file_of_text_can_be_measured(runs: Path, tmp_path: Path, capsys: pyte
     assert code == 0, err
     found = json.loads(out)
     assert found["metrics"]["perplexity"]["value"] > 1
+
+
+def test_every_kind_of_text_run_can_be_looked_into(tmp_path: Path) -> None:
+    """What the answer is follows from the run: a class, tags, a span, a hidden token, or the text written."""
+    from engram.app.inside import inside
+
+    small = {"width": 16, "layers": 1, "steps": 2, "threads": 1, "evals": 1, "progress": False, "report": False}
+    heads = {"heads": 2}
+    asked: list[tuple[str, dict[str, object], object, int]] = [
+        ("textcnn", {"embed": 8, "epochs": 0.1, "threads": 1, "progress": False, "report": False}, "a word", 0),
+        ("lstm", {"data": "pydoc_code", **small}, ["a", "word", "here"], 0),
+        ("bert", {"data": "pydoc", **small, **heads}, "a <mask> here", 1),
+        ("transformer", {"data": "numbers", **small, **heads}, "seven", 3),
+        ("t5", {"data": "numbers", **small, **heads}, "seven", 3),
+        ("seq2seq", {"data": "numbers", **small}, "seven", 0),
+    ]
+    for name, knobs, text, layers in asked:
+        run = engram.train(name, out=tmp_path / name, **knobs)  # type: ignore[arg-type]
+        found = inside(run, text)
+        assert len(found["saliency"]) == len(found["tokens"]), name
+        assert len(found["layers"]) == layers, name
+        assert 0 <= found["answer"]["probability"] <= 1, name
+    tags = inside(engram.load(tmp_path / "lstm"), ["a", "word", "here"])["answer"]["text"].split()
+    assert len(tags) == 3
