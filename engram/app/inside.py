@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from engram.inference.answer import Answerer
 from engram.inference.generate import Generator
 from engram.inference.masked_fill import MaskFiller
 from engram.insight.inside import Inside, look_inside
+from engram.models.seq2seq import Seq2Seq
 
 TOP = 5
 MOST = 64  # tokens whose names are drawn
@@ -65,6 +67,10 @@ def inside(run: Run, text: Any, *, layer: int | None = None, head: int | None = 
         return run.model(batch["tokens"], batch["lengths"], places)
 
     seen = look_inside(run.task, forward, batch[key], score)
+    if isinstance(run.model, Seq2Seq):  # its attention is a layer of its own, which tells its weights
+        with torch.no_grad():
+            weights = run.model.attend(batch["source"], batch["source_lengths"], batch["target"][:, :-1])[1]
+        seen = dataclasses.replace(seen, attention={"model.attention": weights[:1, :, :].cpu()})
     chance = {"text": said[0], "probability": round(math.exp(seen.score), 6)}
     found: dict[str, Any] = {"tokens": names[key], "layers": list(seen.attention), "answer": chance}
     found["saliency"] = None if seen.saliency is None else [round(float(v), 6) for v in seen.saliency]

@@ -34,7 +34,7 @@ def _texts(run: Content) -> Html | None:
     rows = [[s["input"]["text"], *([s["target"]] if wanted else []), s["prediction"]] for s in samples]
     said = "Rows that training never saw" if run.result["split"] == "test" else "Validation rows"
     head = ("Given", "Wanted", "The network's") if wanted else ("Given", "The network's")
-    return section("Examples", table(head, rows, f"{said}, from the beginning."))
+    return section("Examples", el("div", table(head, rows, f"{said}, from the beginning."), class_="texts"))
 
 
 def _examples(run: Content) -> Html | None:

@@ -46,6 +46,7 @@ table { border-collapse: collapse; width: 100%; font-size: 0.875rem; font-varian
 caption { text-align: left; color: var(--soft); padding: 10px 14px 4px; font-size: 0.84rem; }
 th, td { text-align: left; padding: 6px 14px; border-top: 1px solid var(--line); font-weight: 400; vertical-align: top; }
 thead th { color: var(--soft); border-top: 0; white-space: nowrap; } tbody th { font-weight: 600; white-space: nowrap; }
+.texts :is(td, tbody th) { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11em; font-weight: 400; }
 td.n, td .right, td .wrong { white-space: nowrap; } .grid > .scroll { margin: 0; } .grid + .grid { margin-top: 16px; }
 .n { text-align: right; }
 dl { display: grid; grid-template-columns: minmax(110px, max-content) 1fr; gap: 6px 18px; margin: 0; font-size: 0.92rem; }
