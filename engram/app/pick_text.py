@@ -14,7 +14,7 @@ from engram.data.sources import BUILT_IN
 from engram.recipes import names
 
 FORM_OF = {
-    "pydoc": "corpus", "pydoc_topics": "labelled", "pydoc_code": "tagged", "tinyshakespeare": "corpus", "wikitext2": "corpus",
+    "pydoc": "corpus", "numbers": "pairs", "pydoc_topics": "labelled", "pydoc_code": "tagged", "tinyshakespeare": "corpus", "wikitext2": "corpus",
     "sst2": "labelled", "imdb": "labelled", "clinc150": "labelled", "wnut17": "tagged", "conll2003": "tagged",
     "multi30k": "pairs", "dialogsum": "pairs", "squad": "questions",
 }  # fmt: skip
