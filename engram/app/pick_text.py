@@ -14,9 +14,9 @@ from engram.data.sources import BUILT_IN
 from engram.recipes import names
 
 FORM_OF = {
-    "pydoc": "corpus", "numbers": "pairs", "pydoc_topics": "labelled", "pydoc_code": "tagged", "tinyshakespeare": "corpus", "wikitext2": "corpus",
+    "pydoc": "corpus", "pydoc_topics": "labelled", "pydoc_code": "tagged", "tinyshakespeare": "corpus", "wikitext2": "corpus",
     "sst2": "labelled", "imdb": "labelled", "clinc150": "labelled", "wnut17": "tagged", "conll2003": "tagged",
-    "multi30k": "pairs", "dialogsum": "pairs", "squad": "questions",
+    "multi30k": "pairs", "numbers": "pairs", "dialogsum": "pairs", "squad": "questions",
 }  # fmt: skip
 RECIPES = {
     "labelled": ("textcnn",),
