@@ -97,4 +97,14 @@ class Progress(Silent):
         self.say(f"run      {folder.path}")
         if folder.html.exists():
             self.say(f"report   {folder.html}")
-        self.say(f"next     engram predict {folder.path} FILE")
+        self.say(f"next     {next_command(folder)}")
+
+
+def next_command(folder: RunFolder) -> str:
+    """What to type next with a finished run."""
+    spec = folder.info()["spec"]
+    if spec["kind"] == "LanguageSpec":
+        return f"engram chat {folder.path}" if spec.get("chat") else f'engram generate {folder.path} "..."'
+    if spec["kind"] == "PairSpec":
+        return f'engram translate {folder.path} "..."'
+    return f"engram predict {folder.path} FILE"

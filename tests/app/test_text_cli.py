@@ -130,3 +130,13 @@ def test_every_kind_of_text_run_can_be_looked_into(tmp_path: Path) -> None:
         assert 0 <= found["answer"]["probability"] <= 1, name
     tags = inside(engram.load(tmp_path / "lstm"), ["a", "word", "here"])["answer"]["text"].split()
     assert len(tags) == 3
+
+
+def test_the_next_command_suits_the_run(runs: Path) -> None:
+    from engram.app.progress import next_command
+    from engram.checkpoint.folder import RunFolder
+
+    said = {name: next_command(RunFolder.open(runs / name)) for name in ("gpt", "chat", "cnn")}
+    assert said["gpt"].startswith("engram generate")
+    assert said["chat"].startswith("engram chat")
+    assert said["cnn"].startswith("engram predict")
