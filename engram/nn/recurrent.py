@@ -9,9 +9,9 @@ is 1 at padded steps, whose fixed weights hold the state: input gate 0 and forge
 backward direction then reaches the last real step with the state that it started from, in one fused call and with no
 reversing. Documents packed into one row are kept apart in the same manner, by a step between them whose flag resets the
 state: input, forget and output gate 0 (lstm), update gate and candidate 0 (gru). Packed sequences give the same numbers but
-leave oneDNN's fused layer; measured on one CPU thread, forward and backward: lstm rows nine tenths full 1.3 to 1.6 times as
-fast as packed (bfloat16 1.5 to 2.7), documents of 20 tokens in rows of 64 1.7 times. Elman's cell has neither gates nor a
-oneDNN layer, so it is packed.
+leave oneDNN's fused layer; a prototype of it on one CPU thread, forward and backward: lstm rows nine tenths full 1.3 to 1.6
+times as fast as packed (bfloat16 1.5 to 2.7), documents of 20 tokens in rows of 64 1.7 times. Elman's cell has neither gates
+nor a oneDNN layer, so it is packed.
 """
 
 from __future__ import annotations
