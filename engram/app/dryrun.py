@@ -75,20 +75,24 @@ def _time(job: Job) -> dict[str, float]:
     job.task.train()
     taken: list[float] = []
     begun = time.perf_counter()
-    for step in range(min(WARM + STEPS, job.plan.steps + WARM)):
+    staged = any(u.phase.since > 0 or u.phase.until < 1 for u in updates)
+    most = min(WARM + STEPS, job.plan.steps + WARM)
+    for step in range(most):
+        at = step * job.plan.steps // most if staged else min(step, job.plan.steps - 1)  # some steps of every stage
+        ctx = Ctx(at, job.plan.steps)
         start = time.perf_counter()
         try:
             for update in updates:
-                if step % update.phase.every == 0:
+                if update.phase.runs_at(ctx):
                     for _ in range(update.phase.repeat):
-                        update(to_device(next(batches), job.device), Ctx(min(step, job.plan.steps - 1), job.plan.steps), step)
+                        update(to_device(next(batches), job.device), ctx, step)
         except NonFinite as bad:
             raise Diverged(f"the {bad} is not finite at step {step + 1} already; lower optim.lr") from None
         _finish(job.device)
         taken.append(time.perf_counter() - start)
         if step > WARM and time.perf_counter() - begun > SECONDS:
             break
-    step_seconds = statistics.median(taken[WARM:] or taken)
+    step_seconds = (statistics.mean if staged else statistics.median)(taken[WARM:] or taken)
     evaluation = _time_evaluation(job)
     evaluations = -(-job.plan.steps // job.plan.eval_every)
     return {

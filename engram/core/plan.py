@@ -46,6 +46,7 @@ class Evaluated:
     step: int
     metrics: dict[str, float]
     best: bool
+    shown: Tensor | None = None  # pictures of fixed noise, from the averaged weights
 
 
 @dataclass(frozen=True, slots=True)

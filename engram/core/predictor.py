@@ -44,6 +44,21 @@ class Scores:
     examples: list[dict[str, Any]] = field(default_factory=list)  # {"input", "target", "prediction"} as text
 
 
+@dataclass(frozen=True)
+class View:
+    """A look inside, drawn as PNG and kept as JSON. `data` are JSON values, by kind:
+
+    points {"x", "y", "label"}; lines {"x", "series": {name: [...]}, "xlabel", "ylabel"}; bars {"names", "values", "ylabel"};
+    heat {"values": rows of numbers, "rows", "columns": names}; pictures {"columns": int, "captions": [...]}.
+    """
+
+    name: str  # "latent-map": the stem of its files
+    title: str
+    kind: Literal["pictures", "points", "lines", "bars", "heat"]
+    data: dict[str, Any]
+    pictures: Tensor | None = None  # uint8 (N, C, H, W)
+
+
 class Predictor(ABC):
     """Calls take keyword inputs and return a dict of lists (one entry per row), or an iterator of such dicts."""
 
@@ -65,6 +80,10 @@ class Predictor(ABC):
         None where `outputs` says it all (classes and numbers).
         """
         return None
+
+    def views(self, batches: Callable[[], Iterable[Batch]]) -> Iterator[View]:
+        """Looks inside, made in seconds; `batches()` begins a pass over the test split, or over what was given."""
+        yield from ()
 
     def tune(self, *, bf16: bool, channels_last: bool) -> None:
         """Prepare for speed on this machine; the outputs stay the same within the number format."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +53,22 @@ class Phase:
     repeat: int = 1  # updates per step (critics)
     splits: bool = True  # False: the loss compares rows across the batch, so accumulation is refused
     why_whole: str = "its loss compares rows across the batch"
+    since: float = 0.0  # the share of the run's steps in which it runs: stages, one after the other
+    until: float = 1.0
 
     @property
     def key(self) -> str:
         """The optimizer that this phase steps."""
         return self.optim or self.name
+
+    def stage(self, steps: int) -> tuple[int, int]:
+        """The first step at which the phase may run, and the one after the last."""
+        return round(self.since * steps), round(self.until * steps)
+
+    def runs_at(self, ctx: Ctx) -> bool:
+        """Whether the phase has its turn at this step."""
+        first, end = self.stage(ctx.steps)
+        return first <= ctx.step < end and ctx.step % self.every == 0
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that this phase moves."""
@@ -65,6 +77,8 @@ class Phase:
 
 class Task(nn.Module, ABC):
     """Networks plus objective. Subclasses hold their networks as submodules."""
+
+    overfits: ClassVar[float | None] = 0.05  # of its first loss: what one repeated batch goes below; None: losses that fight
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -76,6 +90,10 @@ class Task(nn.Module, ABC):
 
     def chance_loss(self) -> float | None:
         """The first phase's loss for a network that knows nothing: what an untrained one should show. None where unknown."""
+        return None
+
+    def show(self, ctx: Ctx) -> Tensor | None:
+        """Pictures (N, C, H, W), as the network reads them, of fixed noise: kept at evaluations as a film of the training."""
         return None
 
     def after_step(self, ctx: Ctx) -> None:

@@ -89,7 +89,7 @@ def fit(
         logs: dict[str, Tensor] = {}
         layers: dict[str, Tensor] | None = None
         for update in updates:
-            if ctx.step % update.phase.every:
+            if not update.phase.runs_at(ctx):
                 continue
             for _ in range(update.phase.repeat):
                 batch = to_device(next(batches), device)
@@ -115,9 +115,10 @@ def fit(
         if last or due(at.step, plan.eval_every):
             _ask(pending, at)
             metrics = evaluate(task, data, "val", plan, ctx, average)
+            shown = show(task, plan, ctx, average)
             best = judge(metrics, plan, at)
             task.train()
-            yield Evaluated(at.step, metrics, best)
+            yield Evaluated(at.step, metrics, best, shown)
             if best:
                 keep(best=True)
             patient = not patience_is_over(at, plan)
@@ -168,6 +169,17 @@ def evaluate(task: Task, data: Data, split: str, plan: Plan, ctx: Ctx, average: 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16")
     with torch.no_grad(), autocast, (average or Average(task, 0.0)).swapped_in():
         return task.evaluate(moved(), Ctx(ctx.step, ctx.steps))  # one process: no rank has rows that another lacks
+
+
+def show(task: Task, plan: Plan, ctx: Ctx, average: Average) -> Tensor | None:
+    """What the task shows of itself with the averaged weights; None for most."""
+    if type(task).show is Task.show:
+        return None
+    device = next(task.parameters()).device
+    task.eval()
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16")
+    with torch.no_grad(), autocast, average.swapped_in():
+        return task.show(ctx)
 
 
 def judge(metrics: dict[str, float], plan: Plan, at: Position) -> bool:

@@ -57,7 +57,8 @@ class Update:
             raise ConfigError(f"batch {draw} has no rows for rank {ctx.mesh.rank} of {ctx.mesh.world}; raise batch")
         micro = split_rows(batch, self.plan.accumulate)
         shares = [] if len(micro) == ctx.mesh.world == 1 else self._shares(micro, ctx)
-        factor = self.optim.schedule(ctx.step, ctx.steps)
+        first, end = self.phase.stage(ctx.steps)
+        factor = self.optim.schedule(ctx.step - first, end - first)
         for group in self.optim.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         found: dict[str, Tensor] | None = None
