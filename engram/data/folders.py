@@ -92,6 +92,28 @@ def list_folder(source: str | Path) -> Listing:
     return listing
 
 
+def list_any(source: str | Path) -> Listing:
+    """As `list_folder` where there are classes to tell apart; otherwise every image below the folder, all with the label ''."""
+    root = Path(source)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give a folder of images")
+    try:
+        listing = list_folder(root)
+        if not listing.loose and len({label for labels in listing.labels.values() for label in labels}) > 1:
+            return listing
+    except DataError:
+        pass
+    listing = Listing(root)
+    splits = {_SPLITS[f.name.lower()]: f for f in _subfolders(root) if f.name.lower() in _SPLITS}
+    splits = splits if "train" in splits else {"": root}
+    for split, folder in splits.items():
+        listing.files[split] = list(find_images(folder, listing.others))
+        listing.labels[split] = [""] * len(listing.files[split])
+    if not listing.files.get("train", listing.files.get("")):
+        raise DataError(f"{root} holds no images; give a folder with JPEG, PNG, WebP, GIF, BMP or TIFF files")
+    return listing
+
+
 def _add(listing: Listing, split: str, folder: Path) -> None:
     """The images of every class folder in `folder`; a class may have folders inside."""
     files, labels = listing.files.setdefault(split, []), listing.labels.setdefault(split, [])

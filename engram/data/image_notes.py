@@ -55,12 +55,14 @@ def image_summary(
 ) -> Summary:
     """'digits: 1,797 images 8x8x1 in 10 classes', with rows and classes counted. Raises DataError below 3 images."""
     total = sum(map(len, rows.values()))
-    by_class = {c: int(n) for c, n in zip(spec.classes, np.bincount(labels, minlength=len(spec.classes)), strict=True)}
-    more = check_size(total, name, allow=("tiny",)) + balance_notes(by_class)
+    counted = np.bincount(labels, minlength=len(spec.classes)) if spec.classes else ()
+    by_class = {c: int(n) for c, n in zip(spec.classes, counted, strict=True)}
+    more = check_size(total, name, allow=("tiny",)) + (balance_notes(by_class) if by_class else [])
+    classes = f" in {len(spec.classes)} classes" if spec.classes else ""
     if "test" not in rows:
         more.append(Note("info", "there is no test split: the last figures are those of val"))
     return Summary(
-        title=f"{name}: {total:,} images {spec.height}x{spec.width}x{spec.channels} in {len(spec.classes)} classes",
+        title=f"{name}: {total:,} images {spec.height}x{spec.width}x{spec.channels}" + classes,
         rows={split: len(index) for split, index in rows.items()},
         facts={"classes": by_class, "bytes": total * spec.channels * spec.height * spec.width},
         notes=(*notes, *more),

@@ -63,7 +63,7 @@ class ImageSpec(Spec):
         return torch.from_numpy(frames[0])
 
     def normalise(self, x: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to float32 with mean 0 and standard deviation 1 per channel over the training images."""
+        """uint8 (B, C, H, W) to float32 less `mean`, over `std`: those of the training images, or of a fixed range."""
         scale = [1 / (255 * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         return x.float().mul_(_per_channel(scale, x)).add_(_per_channel(shift, x))
@@ -99,6 +99,10 @@ class ImageSpec(Spec):
 
         Raises DataError when a folder is no class of the run, and on files that cannot be read.
         """
+        if not self.classes:  # a run without classes measures any pictures
+            for _, chunk in self.read(source, rows):
+                yield self.encode(chunk)
+            return
         listing = list_folder(source)
         split = next(s for s in ("test", "val", "", "train") if listing.files.get(s))
         number = {name: i for i, name in enumerate(self.classes)}
@@ -114,10 +118,8 @@ class ImageSpec(Spec):
 
     def example(self, batch: int = 2) -> Batch:
         """Zeros: the mean image."""
-        return {
-            "x": torch.zeros(batch, self.channels, self.height, self.width),
-            "y": torch.zeros(batch, dtype=torch.int64),
-        }
+        x = torch.zeros(batch, self.channels, self.height, self.width)
+        return {"x": x, "y": torch.zeros(batch, dtype=torch.int64)} if self.classes else {"x": x}
 
     def _frames(self, raw: Any) -> Iterator[np.ndarray]:
         """uint8 (C, H, W) of every image in `raw`."""

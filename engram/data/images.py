@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from engram.core.data import Data, Note, Summary
 from engram.core.errors import ConfigError, DataError, did_you_mean
 from engram.data.augment import Augment
 from engram.data.decode import decode_files
-from engram.data.folders import Listing, list_folder
+from engram.data.folders import Listing, list_any, list_folder
 from engram.data.idx import read_idx
 from engram.data.image_notes import class_names, folder_notes, image_summary
 from engram.data.image_spec import ImageSpec
@@ -31,6 +31,7 @@ from engram.data.split import split_rows
 from engram.data.stream import StreamData
 from engram.data.survey import mean_std, moments, survey
 
+Scale = Literal["standard", "unit", "signed"]
 FLOATS = 512 << 20  # bytes up to which images that are not augmented are kept as prepared float32
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
@@ -60,11 +61,15 @@ def images(
     augment: Augment | None = None,
     budget: int = 2 << 30,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    scale: Scale = "standard",
+    labels: bool = True,
 ) -> Data:
     """digits, mnist, fashion_mnist, or a folder: one per class, or these inside train/, val/ and test/.
 
     Batches: x float32 (B, C, H, W), y int64 (B,). `size`: side in pixels, `channels`: 1 or 3; 0 chooses from the images.
     Own folders whose pixels exceed `budget` bytes are decoded by worker processes while training; all else is kept in memory.
+    `scale`: what the network reads: mean 0 and deviation 1, "unit" 0..1, or "signed" -1..1. `labels`: False takes any folder of
+    images; without classes `spec.classes` is () and batches have no y.
     Splits that the source does not have are cut from its training images by `fractions` (train, val, test), class by class.
     Raises DataError when the images cannot be read or would teach nothing, ConfigError on a knob.
     """
@@ -75,15 +80,18 @@ def images(
     augment = augment or Augment()
     name = str(source)
     if name in BUILT_IN and BUILT_IN[name].kind == "image":
-        return _built_in(name, batch, seed, size, channels, augment, fractions)
+        return _built_in(name, batch, seed, size, channels, augment, fractions, scale)
     if not isinstance(source, (str, os.PathLike)) or not os.path.exists(source):
         known = [n for n, s in BUILT_IN.items() if s.kind == "image"]
         near = did_you_mean(name, known)
         raise DataError(f"{name[:200]!r} is no folder and no built-in set of images{near}; there are {', '.join(known)}")
-    return _folder(list_folder(name), batch, seed, size, channels, augment, budget, fractions)
+    listing = list_folder(name) if labels else list_any(name)
+    return _folder(listing, batch, seed, size, channels, augment, budget, fractions, scale)
 
 
-def _built_in(name: str, batch: int, seed: int, size: int, channels: int, augment: Augment, fractions: Sequence[float]) -> Data:
+def _built_in(
+    name: str, batch: int, seed: int, size: int, channels: int, augment: Augment, fractions: Sequence[float], scale: Scale
+) -> Data:
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -106,7 +114,7 @@ def _built_in(name: str, batch: int, seed: int, size: int, channels: int, augmen
     given = {"train": train, "test": np.arange(len(train), len(labels))} if tests else {"": train}
     rows = _split(labels, given, fractions, seed)
     classes = _CLOTHES if name == "fashion_mnist" else tuple("0123456789")
-    spec = _spec(shape, classes, labels[rows["train"]], moments(pixels[rows["train"]]))
+    spec = _spec(shape, classes, labels[rows["train"]], moments(pixels[rows["train"]]), scale)
     notes = (Note("info", "the test split is the official one"),) if tests else ()
     return _memory(spec, image_summary(name, spec, rows, labels, sha256, notes), pixels, labels, rows, batch, seed, augment)
 
@@ -119,20 +127,29 @@ def _idx_pair(files: dict[str, Path], part: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _folder(
-    listing: Listing, batch: int, seed: int, size: int, channels: int, augment: Augment, budget: int, fractions: Sequence[float]
+    listing: Listing,
+    batch: int,
+    seed: int,
+    size: int,
+    channels: int,
+    augment: Augment,
+    budget: int,
+    fractions: Sequence[float],
+    scale: Scale,
 ) -> Data:
     files = [path for paths in listing.files.values() for path in paths]
     names = np.array([label for labels in listing.labels.values() for label in labels], dtype=object)
     belongs = np.array([split for split, paths in listing.files.items() for _ in paths], dtype=object)
     seen = survey(files, size=size, channels=channels, budget=budget)
     names, belongs = names[seen.rows], belongs[seen.rows]
-    classes, notes = class_names(listing, names, belongs)
-    labels = np.array([classes.index(name) for name in names], np.int64)
+    known = any(names)
+    classes, notes = class_names(listing, names, belongs) if known else ((), [])
+    labels = np.array([classes.index(name) if known else 0 for name in names], np.int64)
     given = {split: np.flatnonzero(belongs == split) for split in listing.files}
     rows = _split(labels, given, fractions, seed)
     notes += folder_notes(listing, seen, rows, labels)
     total = seen.moments[rows["train"]].sum(0)
-    spec = _spec(seen.shape, classes, labels[rows["train"]], total)
+    spec = _spec(seen.shape, classes, labels[rows["train"]], total, scale)
     summary = image_summary(listing.root.resolve().name, spec, rows, labels, listing.sha256(), notes)
     summary.facts.update(seen.facts)
     summary.facts["unreadable"] = [listing.name(path) for path, _ in seen.unreadable[:100]]
@@ -145,7 +162,7 @@ def _folder(
         spec,
         summary,
         paths,
-        {split: torch.from_numpy(labels[index]) for split, index in rows.items()},
+        {split: torch.from_numpy(labels[index]) for split, index in rows.items()} if known else None,
         load=partial(decode_files, shape=seen.shape),
         batch=batch,
         seed=seed,
@@ -172,7 +189,9 @@ def _memory(
     splits: dict[str, Batch] = {}
     for split, index in rows.items():
         x = torch.from_numpy(pixels[index])
-        splits[split] = {"x": spec.normalise(x) if prepared else x, "y": torch.from_numpy(labels[index])}
+        splits[split] = {"x": spec.normalise(x) if prepared else x}
+        if spec.classes:
+            splits[split]["y"] = torch.from_numpy(labels[index])
 
     def raw(split: str, wanted: list[int]) -> list[Image.Image]:
         return [spec.picture(data.splits[split]["x"][r]) for r in wanted]
@@ -204,9 +223,11 @@ def _split(labels: np.ndarray, given: dict[str, np.ndarray], fractions: Sequence
     return {split: rows[split] for split in ("train", "val", "test") if split in rows}
 
 
-def _spec(shape: Shape, classes: tuple[str, ...], train: np.ndarray, total: np.ndarray) -> ImageSpec:
+def _spec(shape: Shape, classes: tuple[str, ...], train: np.ndarray, total: np.ndarray, scale: Scale) -> ImageSpec:
     mean, std = mean_std(total, len(train) * shape.height * shape.width)
-    counts = np.bincount(train, minlength=len(classes)).tolist()
+    if scale != "standard":
+        mean, std = ((value,) * shape.channels for value in ((0.0, 1.0) if scale == "unit" else (0.5, 0.5)))
+    counts = np.bincount(train, minlength=len(classes)).tolist() if classes else ()
     return ImageSpec(
         channels=shape.channels,
         height=shape.height,

@@ -39,7 +39,7 @@ class StreamData(Data):
         spec: Spec,
         summary: Summary,
         files: dict[str, list[str]],
-        labels: dict[str, Tensor],
+        labels: dict[str, Tensor] | None,
         *,
         load: Load,
         batch: int,
@@ -103,8 +103,9 @@ class StreamData(Data):
 
     def _take(self, split: str, part: tuple[int, int], number: int, index: Tensor, futures: list[Future[np.ndarray]]) -> Batch:
         x = torch.from_numpy(np.concatenate([future.result() for future in futures]))
-        y = self.labels[split].index_select(0, index)
-        batch = {"x": x.to(self.device, non_blocking=True), "y": y.to(self.device, non_blocking=True)}
+        batch = {"x": x.to(self.device, non_blocking=True)}
+        if self.labels is not None:
+            batch["y"] = self.labels[split].index_select(0, index).to(self.device, non_blocking=True)
         augments = split == "train" and self.transform is not plain
         return self.transform(batch, generator(self.seed, number, part, self.device) if augments else None)
 

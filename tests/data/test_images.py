@@ -330,3 +330,41 @@ def test_large_sets_stay_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for one, two in zip(small.batches("val"), large.batches("val"), strict=True):
         assert torch.equal(one["x"], two["x"])
     assert torch.equal(next(small.batches("train"))["x"], next(large.batches("train"))["x"])
+
+
+def test_any_folder_of_images_will_do_without_labels(tmp_path: Path) -> None:
+    for number in range(12):
+        place = tmp_path / ("a" if number % 2 else "b/c")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (9, 10 + number % 3, 3), np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "loose.png")
+    data = images(str(tmp_path), batch=4, labels=False, scale="signed", size=8)
+    assert data.spec.classes == ()  # type: ignore[attr-defined]
+    assert sum(map(data.size, ("train", "val", "test"))) == 13
+    batch = next(data.batches("train"))
+    assert set(batch) == {"x"}
+    assert batch["x"].min() >= -1
+    assert batch["x"].max() <= 1
+    assert batch["x"].min() < -0.5 < 0.5 < batch["x"].max()
+    assert "classes" not in data.summary.title
+    assert set(next(iter(data.spec.labelled(str(tmp_path / "a"))))) == {"x"}
+
+
+def test_class_folders_keep_their_classes_without_labels(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        Image.new("L", (8, 8), number * 10).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    data = images(str(tmp_path), batch=4, labels=False, scale="unit")
+    assert data.spec.classes == ("a", "b")  # type: ignore[attr-defined]
+    x = next(data.batches("val"))["x"]
+    assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_one_image_is_too_few(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "only.png")
+    with pytest.raises(DataError, match="1 usable row"):
+        images(str(tmp_path), batch=4, labels=False)
+    (tmp_path / "only.png").unlink()
+    with pytest.raises(DataError, match="holds no images"):
+        images(str(tmp_path), batch=4, labels=False)
