@@ -7,8 +7,8 @@
     dpm++  DPM-Solver++(2M), Lu et al. 2022, Algorithm 2: second order with one call per step
 
 A schedule says x = alpha x0 + sigma noise. Divided by alpha + sigma, every schedule is the straight path x = (1 - s) x0 + s noise
-with s = sigma / (alpha + sigma), whose slope dx/ds is noise - x0: Euler and Heun step in s, which stays finite where alpha
-or sigma is 0, and is sigma itself up to a scale. So Euler equals DDIM with eta 0, as it must. Differs: Karras et al. step in sigma / alpha.
+with s = sigma / (alpha + sigma), whose slope dx/ds is noise - x0. Euler and Heun step in s, which stays finite where alpha or
+sigma is 0; Karras et al. step in sigma / alpha. Either way Euler equals DDIM with eta 0.
 
 Known pixels (inpainting) follow RePaint (Lugmayr et al. 2022, Algorithm 1): before every call they are set to the known picture
 with the noise of that time, and a step may be taken `repeats` times, going back by new noise in between.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -122,7 +123,7 @@ def sample(
     keep = _keeper(known, run, x)
     if known:
         run.guess_of = lambda x, t: torch.where(known.anew, guess_of(x, t), known.picture.to(x))
-    for number, (here, there) in enumerate(zip(points, points[1:], strict=False)):
+    for number, (here, there) in enumerate(pairwise(points)):
         x = keep(x, here)
         y, guess = step(x, here, there, run)
         for _ in range(known.repeats - 1 if known else 0):

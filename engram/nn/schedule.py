@@ -31,8 +31,8 @@ Kind = Literal["linear", "cosine", "edm", "flow"]
 Prediction = Literal["noise", "velocity", "x0", "flow"]
 Spacing = Literal["time", "log_snr", "rho"]
 
-KINDS: tuple[Kind, ...] = ("linear", "cosine", "edm", "flow")
-PREDICTIONS: tuple[Prediction, ...] = ("noise", "velocity", "x0", "flow")
+KINDS = ("linear", "cosine", "edm", "flow")
+PREDICTIONS = ("noise", "velocity", "x0", "flow")
 
 BETA_FIRST, BETA_LAST = 0.1, 20.0  # 1000 times the betas of Ho et al.
 OFFSET, END = 0.008, 0.9946  # cosine
@@ -48,7 +48,7 @@ class Schedule(nn.Module):
     spread:      standard deviation of the data, for edm and `velocity`; 0 = 0.5 for edm, else 1
     """
 
-    def __init__(self, kind: Kind = "linear", prediction: Prediction = "velocity", spread: float = 0.0) -> None:
+    def __init__(self, kind: str = "linear", prediction: str = "velocity", spread: float = 0.0) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"unknown schedule {kind!r}: choose from {', '.join(KINDS)}")
@@ -99,7 +99,7 @@ class Schedule(nn.Module):
         mean, deviation = LOG_NORMAL
         return _edm_time((mean + deviation * torch.special.ndtri(u.double().clamp(1e-7, 1 - 1e-7))).exp()).to(u.dtype)
 
-    def times(self, steps: int, spacing: Spacing = "time", start: float = 1.0) -> Tensor:
+    def times(self, steps: int, spacing: str = "time", start: float = 1.0) -> Tensor:
         """(steps + 1,) float64 times that fall from `start` to 0.
 
         time: even in t; rho: even in (sigma / alpha)^(1/7), as Karras et al.; log_snr: even in the log-SNR. The last two reach
@@ -160,7 +160,7 @@ class Schedule(nn.Module):
         return snr_share / (alpha * q - sigma * p).square().clamp(min=1e-12) / self.spread**2
 
 
-def mix(prediction: Prediction, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+def mix(prediction: str, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> tuple[Tensor, Tensor]:
     """(p, q) such that the prediction is p x0 + q noise, in the shape of alpha."""
     one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
     if prediction == "noise":
@@ -173,13 +173,13 @@ def mix(prediction: Prediction, alpha: Tensor, sigma: Tensor, spread: float = 1.
     return -sigma / (size * spread), alpha * spread / size
 
 
-def x0_of(prediction: Prediction, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
+def x0_of(prediction: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
     """The x0 with x = alpha x0 + sigma noise and output = p x0 + q noise. Noise says little of x0 where alpha is near 0."""
     p, q = mix(prediction, alpha, sigma, spread)
     return (q * x - sigma * output) / _away_from_zero(alpha * q - sigma * p)
 
 
-def noise_of(prediction: Prediction, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
+def noise_of(prediction: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
     """The noise with x = alpha x0 + sigma noise and output = p x0 + q noise. x0 says little of it where sigma is near 0."""
     p, q = mix(prediction, alpha, sigma, spread)
     return (alpha * output - p * x) / _away_from_zero(alpha * q - sigma * p)
