@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from engram.app.pick import pick
 from engram.app.progress import Progress, silent
 from engram.app.run import Run, load
+from engram.app.views import write_shown
 
 from engram.app.train import (  # isort: skip
     Job, default_command, is_chief, make_recipe, prepare, resume_job, run_job, weights_of, write_start,
 )  # fmt: skip
 from engram.checkpoint.folder import RunFolder
 from engram.core.errors import EngramError
-from engram.core.plan import Event, Stopped
+from engram.core.plan import Evaluated, Event, Stopped
 from engram.core.recipe import Recipe
 from engram.core.snapshot import Snapshot
 
@@ -90,6 +91,8 @@ def _go(job: Job, folder: RunFolder | None, show: Any, report: bool, on_event: L
 
     def watch(event: Event, job: Job) -> None:
         show(event)
+        if isinstance(event, Evaluated) and event.shown is not None and folder:
+            write_shown(folder.path, job.data.spec, event.shown, event.step)
         if on_event:
             on_event(event)
 

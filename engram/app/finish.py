@@ -17,6 +17,7 @@ from engram.app.collect import Example, collect
 from engram.app.layers import write_layers
 from engram.app.scores import figures_of, write_examples
 from engram.app.verdict import verdict
+from engram.app.views import write_views
 from engram.checkpoint.files import reason, write_json, write_tensors
 from engram.checkpoint.folder import RunFolder
 from engram.core.batch import Batch
@@ -25,6 +26,7 @@ from engram.core.errors import DataError, RunError
 from engram.core.predictor import Predictor, Scores
 from engram.core.spec import Spec
 from engram.data.image_spec import ImageSpec
+from engram.inference.pictures import Pictures
 
 if TYPE_CHECKING:
     from engram.app.train import Job
@@ -48,6 +50,8 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     chosen = chosen_step(records, job.plan.watch, job.data.steps_per_epoch)
     result["verdict"] = verdict(result, losses_at(records, chosen["step"]), items(job.data.spec))
     result["chosen"] = chosen
+    if isinstance(predictor, Pictures):
+        result["verbs"] = sorted(predictor.verbs)
     result["seconds"] = training_seconds(records)
     result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if found.kind != "none":
@@ -57,6 +61,7 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     elif scores:
         write_examples(folder.path / "samples", scores)
     write_layers(folder, job.recipe, job.data.spec)
+    write_views(folder.path, predictor, lambda: job.data.batches(split) if split else ())
     write_json(folder.result, result)
     return result
 

@@ -107,4 +107,11 @@ def next_command(folder: RunFolder) -> str:
         return f"engram chat {folder.path}" if spec.get("chat") else f'engram generate {folder.path} "..."'
     if spec["kind"] == "PairSpec":
         return f'engram translate {folder.path} "..."'
+    verbs = folder.read_result().get("verbs", ())
+    if "sample" in verbs:
+        prompt = ' --prompt "..."' if spec["kind"] == "CaptionSpec" else ""
+        return f"engram sample {folder.path}{prompt}"
+    for verb in ("denoise", "reconstruct"):
+        if verb in verbs:
+            return f"engram {verb} {folder.path} FILE"
     return f"engram predict {folder.path} FILE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,12 +15,13 @@ from engram.app.machine import choose_device, has_bf16
 from engram.app.train import recipe_of, weights_of
 from engram.checkpoint.folder import RunFolder
 from engram.core.batch import Batch
-from engram.core.errors import DataError, RunError
+from engram.core.errors import ConfigError, DataError, RunError
 from engram.core.knobs import build
 from engram.core.predictor import Predictor
 from engram.core.recipe import Recipe
 from engram.core.spec import Spec
 from engram.core.task import Task
+from engram.inference.pictures import Pictures, Sampled
 
 
 class Run:
@@ -109,6 +111,33 @@ class Run:
             for number, name in enumerate(names):
                 yield {"input": name} | {key: values[number] for key, values in out.items()}
 
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        chunk: int = 64,
+        image: Any = None,
+        mask: Any = None,
+        trajectory: bool = False,
+        **wishes: Any,
+    ) -> Iterator[Sampled]:
+        """`n` new pictures in chunks: .arrays uint8 (B, H, W, C) and .images (Pillow); picture i of a seed is always the same.
+
+        `wishes`: label, prompt, negative, steps, guidance, sampler, temperature, top_k, strength, as the run understands them;
+        `image` and `mask` (white = make anew) are anything that `predict` takes. Raises ConfigError and DataError at once.
+        """
+        predictor = self.predictor
+        if not isinstance(predictor, Pictures):
+            raise ConfigError(f"{self.path} is a {self.info['recipe']} run, which makes no pictures")
+        spec: Any = self.spec
+        if image is not None:
+            wishes["image"] = _only(spec.encode(image)["x"], image)
+        if mask is not None:
+            grey = dataclasses.replace(spec, mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels)
+            wishes["mask"] = _only(grey.encode(mask)["x"], mask).mean(0) > 0.5
+        return predictor.sample(n, seed=seed, chunk=chunk, keep_steps=trajectory, **wishes)
+
     def evaluate(self, source: Any = None) -> dict[str, Any]:
         """Figures with 95 % intervals: of the test split as recorded at the end of training, or of labelled data of your own.
 
@@ -138,6 +167,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.info['recipe']} on {self.info['data']['title']})"
+
+
+def _only(x: Any, given: Any) -> Any:
+    """The one picture of a batch of one."""
+    if len(x) != 1:
+        raise DataError(f"one picture was expected, {len(x)} were given")
+    return x[0]
 
 
 def load(path: str | os.PathLike[str], *, recipe: type[Recipe] | None = None, device: str = "auto") -> Run:

@@ -17,6 +17,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "predict": "predict",
         "eval": "evaluate",
         "generate": "generate",
+        "sample": "sample",
         "chat": "chat",
         "translate": "translate",
         "neighbours": "neighbours",

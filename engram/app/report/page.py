@@ -10,6 +10,7 @@ from engram.app.report.content import Content
 from engram.app.report.drawing import svg
 from engram.app.report.html import Html, el, figure, join, section
 from engram.app.report.inside import inner
+from engram.app.report.looks import looks
 from engram.app.report.results import outcome
 from engram.app.report.style import STYLE
 from engram.app.verdict import number, percent, spread
@@ -21,7 +22,18 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def page(run: Content) -> str:
     """One self-contained HTML document."""
     footer = el("footer", f"Engram {run.info.get('versions', {}).get('engram', '')} · run {run.path.name}")
-    parts = (_header(run), outcome(run), inner(run), _training(run), network(run), data(run), machine(run), repeat(run), footer)
+    parts = (
+        _header(run),
+        outcome(run),
+        inner(run),
+        looks(run),
+        _training(run),
+        network(run),
+        data(run),
+        machine(run),
+        repeat(run),
+        footer,
+    )
     return document(f"{run.title} | {run.path.name}", join(parts))
 
 

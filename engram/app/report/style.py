@@ -38,6 +38,7 @@ ul.faces { list-style: none; margin: 0; padding: 0; display: grid; grid-template
   gap: 12px; }
 ul.faces li { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 8px; font-size: 0.84rem;
   line-height: 1.35; overflow-wrap: anywhere; }
+figure > img { max-width: 100%; }
 ul.faces img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated;
   background: #808080; border-radius: 6px; margin-bottom: 6px; }
 .right { color: var(--green); font-weight: 600; } .wrong { color: var(--red); font-weight: 600; }
