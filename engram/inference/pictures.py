@@ -128,14 +128,18 @@ class Pictures(Predictor, ABC):
 
     def to_uint8(self, x: Tensor) -> Tensor:
         """uint8 (B, C, H, W) on the CPU."""
-        spec: Any = self.spec
-        x = x.detach().float().cpu()
-        std, mean = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.std, spec.mean))
-        return (x * std + mean).mul(255).round().clamp(0, 255).byte()
+        return to_uint8(x, self.spec)
 
     @abstractmethod
     def __call__(self, *, images: Any) -> dict[str, list[Any]]:
         """One number per picture, under the names in `gives`."""
+
+
+def to_uint8(x: Tensor, spec: Any) -> Tensor:
+    """Pictures (B, C, H, W) as the network reads them to uint8 on the CPU; `spec` holds the mean and std of each channel."""
+    x = x.detach().float().cpu()
+    std, mean = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.std, spec.mean))
+    return (x * std + mean).mul(255).round().clamp(0, 255).byte()
 
 
 def _short(value: Any) -> str:
