@@ -53,7 +53,7 @@ class Remote:
 class Source:
     """A built-in data set; one without `files` is bundled with a package, or is the user's `own` copy."""
 
-    kind: Literal["table", "image", "text"]
+    kind: Literal["table", "image", "captioned", "text"]
     description: str
     rows: int  # over all splits
     licence: str
@@ -123,6 +123,9 @@ BUILT_IN: dict[str, Source] = {
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
     ),
+    "shapes": Source("captioned", "coloured shapes in nine places, 32x32, in plain words", 13920, "drawn when asked for"),
+    "digit_names": Source("captioned", "digits with captions such as 'a handwritten seven'", 1797, "CC BY 4.0 (UCI)"),
+    "mnist_names": Source("captioned", "mnist with captions such as 'a handwritten seven'", 70000, "not stated"),
 }
 BUILT_IN |= {
     name: Source("text", p.description, p.rows, p.licence, "", {f: Remote(*r) for f, r in p.files.items()}, p.folder, p.own)
@@ -225,8 +228,9 @@ def table_frames(name: str, *, mirror: str = "") -> tuple[DataFrame, str, DataFr
 
     source = find(name)
     if source.kind != "table":
-        recipe = "an image recipe such as cnn" if source.kind == "image" else "a text recipe"
-        raise DataError(f"{name} is a set of {source.kind}s, not a table; train it with {recipe}")
+        what = {"image": "images", "captioned": "captioned images"}.get(source.kind, "texts")
+        recipe = {"image": "an image recipe such as cnn", "captioned": "image_gpt"}.get(source.kind, "a text recipe")
+        raise DataError(f"{name} is a set of {what}, not a table; train it with {recipe}")
     if not source.files:
         return _bundled(name, source.target), source.target, None
     files = locate(name, mirror=mirror)
