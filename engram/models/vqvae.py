@@ -1,8 +1,8 @@
 """Vector-quantised autoencoder: a picture becomes a small grid of codes from a codebook, and the grid a picture again.
 
-Paper: van den Oord et al. 2017, "Neural discrete representation learning", section 4.1: strided 4 x 4 convolutions, two residual
-blocks (ReLU, 3 x 3, ReLU, 1 x 1), and the mirror image of it. Differs: any size goes in (a side that a stride does not divide is
-made good on the way back), a 1 x 1 convolution brings the features to the width of the codes, and the codes are moving averages
+Paper: van den Oord et al. 2017, "Neural discrete representation learning", section 4.1: strided 4 x 4 convolutions, two
+residual blocks (ReLU, 3 x 3, ReLU, 1 x 1), and the mirror image of it. Differs: any size goes in (a side that a stride does not
+divide is made good on the way back), a 1 x 1 convolution brings the features to the width of the codes, and the codes are moving averages
 (`engram.nn.codebook`), which the paper gives in appendix A.1.
 
 The training of it (`engram.tasks.vector_quantise`) calls `encode`, `codebook` and `decode` one by one.
@@ -86,7 +86,7 @@ class VQVAE(nn.Module):
         return self.decode(self.codebook.lookup(ids))
 
     def cost(self) -> int:
-        """Multiply-adds per picture: each convolution's weights act once per pixel of the smaller of its two maps, or of its map."""
+        """Multiply-adds per picture: a convolution's weights act once per pixel of the smaller of its two maps."""
         (height, width), total = self.size, 0
         for layer in self.encoder.modules():
             if isinstance(layer, nn.Conv2d):

@@ -1,7 +1,8 @@
 """A codebook: vectors become the nearest of K codes, and the codes move to the mean of the vectors that chose them.
 
 Papers: van den Oord et al. 2017, "Neural discrete representation learning": nearest code Eq. 1-2, straight-through gradient
-section 3.1, codes as moving averages Eq. 6-8 (appendix A.1). Restarts of dead codes: Dhariwal et al. 2020, "Jukebox", section 3.1.
+section 3.1, codes as moving averages Eq. 6-8 (appendix A.1). Restarts of dead codes: Dhariwal et al. 2020, "Jukebox", section
+3.1.
 
 The codes are moved by sums, not by a gradient, so the moving is apart from the forward pass and exact however a batch is cut:
 
