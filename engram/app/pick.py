@@ -9,10 +9,10 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engram.app.pick_pictures import of_pictures
 from engram.app.pick_text import ROWS, Found, of_file, of_folder, of_rows, of_set
 from engram.core.errors import ConfigError, DataError, did_you_mean
 from engram.data.sources import BUILT_IN
@@ -20,8 +20,6 @@ from engram.recipes import names
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
 COUNTED = 16 << 20  # bytes of a text file up to which its rows are counted
-SMALL = 64  # pixels: up to this side a small network sees the whole image
-SAMPLED = 8  # images whose size is looked at
 
 Picked = tuple[Any, dict[str, Any], list[str]]
 
@@ -139,39 +137,17 @@ def _parquet_rows(path: Path) -> int:
 
 
 def _folder(path: Path, given: str, knobs: dict[str, Any]) -> Picked:
-    from engram.data.decode import header
-
     if (path / "run.json").exists():
         raise ConfigError(
             f"{given} is a run, not data: `engram resume {given}` goes on with it; to train from its weights, "
             f"name a recipe and set start_from={given}"
         )
-    headers = [header(image) for image in _some_images(path)]
-    if not headers and (found := of_folder(path)):
+    if pictures := of_pictures(path, given, knobs):
+        recipe, what = pictures
+        return _chosen(recipe, given, knobs, what)
+    if found := of_folder(path):
         return _texts(found, given, knobs)
-    if not headers:
-        tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLES)
-        hint = (
-            f"it holds {', '.join(tables[:5])}: name one file"
-            if tables
-            else "put one folder per class there (photos/cat/1.jpg)"
-        )
-        raise DataError(f"{given} holds no images; {hint}")
-    asked = str(knobs.get("size", 0))
-    sides = sorted(min(h.height, h.width) for h in headers)
-    side = int(asked) if asked.isdigit() and int(asked) else sides[len(sides) // 2]
-    recipe = "cnn" if side <= SMALL else "resnet"
-    small = "small images need a small network" if recipe == "cnn" else "larger images need a deeper network"
-    how = f"{side} pixels as asked" if asked.isdigit() and int(asked) else f"about {headers[0].width}x{headers[0].height}"
-    return _chosen(recipe, given, knobs, f"{given} is a folder of images ({how}; {small})")
-
-
-def _some_images(root: Path) -> Iterator[Path]:
-    """The first image below each of the first folders, so that one class does not speak for all."""
-    from engram.data.folders import find_images
-
-    inside = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(inside) <= 3:  # train/, val/ and test/, or a folder around all
-        inside = [q for p in inside for q in sorted(p.iterdir()) if q.is_dir() and not q.name.startswith(".")] or inside
-    for folder in inside[:SAMPLED] or [root]:
-        yield from (image for image in [next(find_images(folder), None)] if image)
+    tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLES)
+    named = f"it holds {', '.join(tables[:5])}: name one file"
+    hint = named if tables else "put one folder per class there (photos/cat/1.jpg)"
+    raise DataError(f"{given} holds no images; {hint}")

@@ -152,3 +152,29 @@ def test_picking_imports_no_torch_and_no_pandas():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def _pictures(folder: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number * 9, 0, 0)).save(folder / name)
+
+
+def test_pictures_without_classes_get_a_generator(tmp_path: Path) -> None:
+    _pictures(tmp_path / "flat", ["a.png", "b.png", "c.png"])
+    _pictures(tmp_path / "one", ["in/a.png", "in/b.png"])
+    for folder in ("flat", "one"):
+        recipe, knobs, why = pick(str(tmp_path / folder), {"epochs": 2})
+        assert (recipe, knobs) == ("vae", {"data": str(tmp_path / folder), "epochs": 2})
+        assert "without classes" in why[0]
+
+
+def test_pictures_with_captions_get_text_to_image(tmp_path: Path) -> None:
+    _pictures(tmp_path / "beside", ["a.png", "b.png"])
+    (tmp_path / "beside" / "a.txt").write_text("a red square")
+    _pictures(tmp_path / "table", ["train/a.png", "train/b.png"])
+    (tmp_path / "table" / "train" / "captions.csv").write_text("file_name,caption\na.png,red\nb.png,blue\n")
+    for folder in ("beside", "table"):
+        assert pick(str(tmp_path / folder), {})[0] == "latent_diffusion"
+    _pictures(tmp_path / "classes", ["x/a.png", "y/b.png"])
+    assert pick(str(tmp_path / "classes"), {})[0] == "cnn"
