@@ -7,7 +7,7 @@ The score of a hypothesis of n tokens, </s> among them, is its log-probability d
 2016, Eq. 14; penalty 0 = none, above 0 favours longer texts). Of the `2 * beams` best continuations of a source those that
 end are kept as finished while they are among the first `beams`, and the best `beams` others go on. A source is done when
 `beams` hypotheses are finished, or when none that goes on can still overtake the best. At the limit of tokens the only
-continuation is </s>.
+continuation is </s>. With `repeats` = n no n tokens in a row come twice in one target (Paulus et al. 2018, 2.5).
 """
 
 from __future__ import annotations
@@ -46,7 +46,14 @@ def length_penalty(tokens: int, penalty: float) -> float:
 
 @torch.inference_mode()
 def greedy(
-    model: Decoder, source: Tensor, lengths: Tensor, most: Sequence[int], *, penalty: float = 0.0, banned: Sequence[int] = ()
+    model: Decoder,
+    source: Tensor,
+    lengths: Tensor,
+    most: Sequence[int],
+    *,
+    penalty: float = 0.0,
+    banned: Sequence[int] = (),
+    repeats: int = 0,
 ) -> list[Hypothesis]:
     """The most probable token at each place, at most `most[i]` tokens with </s> for source i; rows that are done leave."""
     n = len(source)
@@ -57,6 +64,7 @@ def greedy(
     for place in range(max(most)):
         logits, state = model.step(tokens, state)
         chances = _allowed(logits.float().log_softmax(1), banned, [place + 1 == most[row] for row in rows], 1)
+        _bar_repeats(chances, [ids[row] for row in rows], repeats)
         best, tokens = chances.max(1)
         gains, going = best.tolist(), []
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
@@ -82,6 +90,7 @@ def beam_search(
     beams: int = 5,
     penalty: float = 0.6,
     banned: Sequence[int] = (),
+    repeats: int = 0,
 ) -> list[list[Hypothesis]]:
     """For each source (N, S) its finished hypotheses, best first, at most `beams`; see the module for what is searched."""
     device = source.device
@@ -93,6 +102,9 @@ def beam_search(
         logits, state = model.step(tokens, state)
         width = sums.shape[1]
         chances = _allowed(logits.float().log_softmax(1), banned, [place + 1 == most[s] for s in left], width)
+        if repeats:
+            filled = [[*sources[s].live, *[()] * (width - len(sources[s].live))] for s in left]
+            _bar_repeats(chances, [written for live in filled for written in live], repeats)
         gains, ids = chances.topk(min(2 * beams, chances.shape[1]), 1)
         gains = gains.view(len(left), -1, gains.shape[1]) + sums[..., None]  # (sources, beams, candidates)
         best, at = gains.flatten(1).topk(min(2 * beams, gains[0].numel()), 1)
@@ -147,6 +159,17 @@ class _Source:
     def ranked(self) -> list[Hypothesis]:
         """The best finished ones."""
         return heapq.nlargest(self.beams, self.finished, key=lambda h: h.score)
+
+
+def _bar_repeats(chances: Tensor, written: Sequence[Sequence[int]], size: int) -> None:
+    """No token, in place, that would write `size` tokens in a row which its text already has; 0 bars nothing."""
+    if size < 1:
+        return
+    for row, ids in enumerate(written):
+        last = tuple(ids[len(ids) - size + 1 :]) if len(ids) >= size - 1 else None
+        again = [ids[i + size - 1] for i in range(len(ids) - size + 1) if tuple(ids[i : i + size - 1]) == last]
+        if again:
+            chances[row, again] = -torch.inf
 
 
 def _allowed(chances: Tensor, banned: Sequence[int], last: list[bool], width: int) -> Tensor:

@@ -42,6 +42,7 @@ class Translator(Predictor):
     growth:         a target has at most growth times the tokens of its source, and 10 more; 0 = as many as the Spec allows
     measures:       what `scores` compares a text with its references by
     special:        ids below it stand for no text and are never written, but for </s>
+    repeats:        no so many tokens in a row come twice in one target; 0 = they may
     baseline:       (name, what knowing nothing writes for a source), measured beside the model
     """
 
@@ -59,10 +60,11 @@ class Translator(Predictor):
         measures: Sequence[Measure] = (BLEU, CHRF),
         special: int = 6,
         baseline: tuple[str, Callable[[str], str]] | None = None,
+        repeats: int = 0,
     ):
         self.model, self.spec, self.beams, self.penalty, self.growth = model, spec, beams, penalty, growth
         self.measures, self.banned = tuple(measures), tuple(i for i in range(special) if i != END)
-        self.baseline = baseline
+        self.baseline, self.repeats = baseline, repeats
 
     @property
     def _spec(self) -> TextSpec:
@@ -117,31 +119,40 @@ class Translator(Predictor):
         return f"{name} reach {first.figure.words} {float(first.figure.statistic(counts.sum(0, keepdim=True))[0]):.1f}"
 
     def __call__(
-        self, *, input: Any, beams: int | None = None, penalty: float | None = None, most: int = 0
+        self, *, input: Any, beams: int | None = None, penalty: float | None = None, most: int = 0, repeats: int | None = None
     ) -> dict[str, list[Any]]:
         """{"text": one per source}. `penalty` as in engram.inference.beam; `most` tokens at most, 0 as `growth` says.
 
         A source longer than the context is read up to it; see PairSpec.too_long. Raises DataError and ConfigError.
         """
-        found = self.search(self._spec.texts(input), beams, penalty, most)
+        found = self.search(self._spec.texts(input), beams, penalty, most, repeats)
         return {"text": [self._spec.decode(hypotheses[0].ids) for hypotheses in found]}
 
     def search(
-        self, texts: Sequence[str], beams: int | None = None, penalty: float | None = None, most: int = 0
+        self,
+        texts: Sequence[str],
+        beams: int | None = None,
+        penalty: float | None = None,
+        most: int = 0,
+        repeats: int | None = None,
     ) -> list[list[Hypothesis]]:
         """The hypotheses of each text, best first (one where beams=1)."""
         beams, penalty = self.beams if beams is None else beams, self.penalty if penalty is None else penalty
-        if beams < 1 or penalty < 0 or most < 0:
-            raise ConfigError(f"beams={beams} must be at least 1, penalty={penalty} and most={most} at least 0")
+        repeats = self.repeats if repeats is None else repeats
+        if beams < 1 or penalty < 0 or most < 0 or repeats < 0:
+            least = f"penalty={penalty}, most={most} and repeats={repeats} at least 0"
+            raise ConfigError(f"beams={beams} must be at least 1, {least}")
         ids = [self._spec.source_ids(text) for text in texts]
         found: list[list[Hypothesis]] = [[] for _ in ids]
         self.model.eval()
         for group in _groups([len(i) for i in ids], TOKENS // beams):
-            for row, hypotheses in zip(group, self._decode([ids[r] for r in group], beams, penalty, most), strict=True):
+            for row, hypotheses in zip(
+                group, self._decode([ids[r] for r in group], beams, penalty, most, repeats), strict=True
+            ):
                 found[row] = hypotheses
         return found
 
-    def _decode(self, ids: list[list[int]], beams: int, penalty: float, most: int) -> list[list[Hypothesis]]:
+    def _decode(self, ids: list[list[int]], beams: int, penalty: float, most: int, repeats: int) -> list[list[Hypothesis]]:
         device = next(self.model.parameters()).device
         lengths = torch.tensor([len(i) for i in ids], device=device)
         source = torch.zeros(len(ids), int(lengths.max()), dtype=torch.int64, device=device)
@@ -150,9 +161,10 @@ class Translator(Predictor):
         limits = [self._limit(len(i), most) for i in ids]
         model: Any = self.model
         if beams == 1:
-            found = greedy(model, source, lengths, limits, penalty=penalty, banned=self.banned)
+            found = greedy(model, source, lengths, limits, penalty=penalty, banned=self.banned, repeats=repeats)
             return [[one] for one in found]
-        return beam_search(model, source, lengths, limits, beams=beams, penalty=penalty, banned=self.banned)
+        how: dict[str, Any] = {"beams": beams, "penalty": penalty, "banned": self.banned, "repeats": repeats}
+        return beam_search(model, source, lengths, limits, **how)
 
     def _limit(self, length: int, most: int) -> int:
         """Most tokens of a target with its </s>."""

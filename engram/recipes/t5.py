@@ -123,7 +123,7 @@ class T5(Recipe):
         return Translator(
             model, spec, beams=self.beams, penalty=self.penalty, growth=0.0, special=len(spec.vocabulary.specials),
             measures=(*ROUGE, BLEU) if rouge else (BLEU, CHRF, *ROUGE[2:]),
-            baseline=("the first three sentences", lead) if rouge else None,
+            baseline=("the first three sentences", lead) if rouge else None, repeats=3 if rouge else 0,
         )  # fmt: skip
 
     def _kind(self) -> str:

@@ -161,6 +161,26 @@ def test_limits_hold_and_no_banned_token_is_written() -> None:
         assert all(len(h.ids) < limit and not set(h.ids) & {*BANNED, END} for h in hypotheses)
 
 
+def repeated(ids: tuple[int, ...], size: int) -> bool:
+    runs = [ids[i : i + size] for i in range(len(ids) - size + 1)]
+    return len(set(runs)) < len(runs)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_tokens_in_a_row_come_twice(size: int) -> None:
+    toy, (source, lengths) = Toy(5, scale=1.0), sources(4)
+    limits = [5, 4, 5, 3]
+    wide = beam_search(toy, source, lengths, limits, beams=300, penalty=0.6, banned=BANNED, repeats=size)
+    for row, found in enumerate(wide):
+        allowed = [h for h in every(toy, int(source[row, 0]), limits[row], 0.6) if not repeated(h.ids, size)]
+        assert found[0].ids == allowed[0].ids
+        assert math.isclose(found[0].score, allowed[0].score, abs_tol=1e-4)
+        assert found[1].ids == allowed[1].ids
+    barred = [h for f in beam_search(toy, source, lengths, [8] * 4, beams=3, banned=BANNED, repeats=size) for h in f]
+    assert not any(repeated(h.ids, size) for h in barred)
+    assert not any(repeated(h.ids, size) for h in greedy(toy, source, lengths, [8] * 4, banned=BANNED, repeats=size))
+
+
 def networks() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     found = {

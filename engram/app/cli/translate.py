@@ -16,6 +16,9 @@ from engram.core.errors import DataError
 @click.argument("source", metavar="TEXT|FILE|-", type=click.Path(allow_dash=True))
 @click.option("--beam", "beams", type=click.IntRange(1), metavar="N", help="Hypotheses kept at a time; 1 is greedy.")
 @click.option("--penalty", type=click.FloatRange(0), metavar="A", help="Length penalty: above 0 favours longer texts.")
+@click.option(
+    "--no-repeat", "repeats", type=click.IntRange(0), metavar="N", help="No N tokens in a row twice.  [default: 3 in summaries]"
+)
 @click.option("--most", default=0, type=click.IntRange(0), metavar="N", help="Most tokens to write.  [default: by the source]")
 @click.option(
     "--best", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="Hypotheses to show (--beam or fewer)."
@@ -28,8 +31,8 @@ from engram.core.errors import DataError
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with scores; with --attention the weights too.")
 @recipe_option
 def command(
-    run: str, source: str, beams: int | None, penalty: float | None, most: int, best: int, attention: str | None,
-    layer: int | None, head: int | None, as_json: bool, recipe_file: str | None,
+    run: str, source: str, beams: int | None, penalty: float | None, repeats: int | None, most: int, best: int,
+    attention: str | None, layer: int | None, head: int | None, as_json: bool, recipe_file: str | None,
 ) -> None:  # fmt: skip
     """Translate a text, or every line of a file (- is standard input), with a run such as `engram train transformer` makes."""
     from engram.app.alignment import align, draw, translator_of
@@ -40,7 +43,7 @@ def command(
     some = False
     for names, rows in spec.read(source):
         texts = [spec.texts(row)[0] for row in rows]
-        for name, text, hypotheses in zip(names, texts, translator.search(texts, beams, penalty, most), strict=True):
+        for name, text, hypotheses in zip(names, texts, translator.search(texts, beams, penalty, most, repeats), strict=True):
             if cut := spec.too_long(text):
                 where = "the text" if name == text else name
                 say(
