@@ -64,7 +64,7 @@ class ConvVAE(nn.Module):
         self.decoder = nn.Sequential(*up)
         for part in (self.encoder, self.start, self.decoder):
             initialise(part, "auto", activation)
-        initialise(self.posterior, "auto", "linear", scale=0.1)
+        initialise(self.posterior, "auto", "linear")
         initialise(self.decoder[-1], "auto", "linear", scale=0.1)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ class VAE(nn.Module):
         self.pixels = nn.Linear(hidden[0] if hidden else latent + classes, pixels)
         initialise(self.encoder, "auto", activation)
         initialise(self.decoder, "auto", activation)
-        initialise(self.posterior, "auto", "linear", scale=0.1)
+        initialise(self.posterior, "auto", "linear")
         initialise(self.pixels, "auto", "linear", scale=0.1)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
