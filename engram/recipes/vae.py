@@ -80,6 +80,8 @@ class Vae(Recipe):
         if self.conditional and not classes:
             raise ConfigError("conditional=true needs pictures with classes; give a folder per class")
         shape = (spec.channels, spec.height, spec.width)
+        if self.network == "conv" and min(spec.height, spec.width) >> len(self.widths) < 1:
+            raise ConfigError(f"widths={self.widths} halve {spec.height} x {spec.width} pixels to nothing; give fewer")
         if self.network == "dense":
             activation = "tanh" if self.activation == "auto" else self.activation
             model = VAE(*shape, self.latent, self.hidden, activation, classes)
