@@ -101,7 +101,7 @@ class ConvAutoencoder(nn.Module):
         return self.decoder(code), code
 
     def cost(self) -> int:
-        """Multiply-adds per picture: weights act once per place of the smaller map, which a plain convolution also gives out."""
+        """Multiply-adds per picture: weights act once per place of a convolution's output or a transposed one's input."""
         total, at = 0, 0
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
