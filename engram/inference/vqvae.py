@@ -82,7 +82,8 @@ class CodedPictures(Pictures):
             "rmse": Figure("root mean squared error of pixels from 0 to 1", lambda s: (s[:, 0] / s[:, 1]).sqrt()),
         }
         dead = int((counts == 0).sum())
-        beside = f"{bits:.3g} bits per pixel; {float(perplexity(counts)):.1f} of {len(counts)} codes in use (perplexity), {dead} dead"
+        use = f"{float(perplexity(counts)):.1f} of {len(counts)} codes in use (perplexity), {dead} dead"
+        beside = f"{bits:.3g} bits per pixel; {use}"
         return Scores(figures, torch.stack([mean, torch.ones_like(mean)], 1), of="pictures", beside=beside)
 
     def views(self, batches: Callable[[], Iterable[Batch]]) -> Iterator[View]:

@@ -6,7 +6,7 @@ place of dense layers. Each stage halves height and width:
     conv 4 x 4, stride 2 -> group norm -> SiLU          and its mirror image with transposed convolutions
 
 Differs from the dense one (`engram/models/vae.py`) in nothing that the training sees: the code is one vector, both sides may be
-told the class, and the last layers start small.
+told the class, and the last layer starts small.
 """
 
 from __future__ import annotations

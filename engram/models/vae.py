@@ -2,8 +2,8 @@
 
 Paper: Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix C; the defaults are the network with one stochastic
 layer of Burda et al. 2016, "Importance weighted autoencoders", section 5: two layers of 200 tanh units on each side, 50 latent
-numbers. With `classes` both sides are also told the class (Sohn et al. 2015; M2 of Kingma et al. 2014). Differs: the last layers
-start small, so that an untrained network gives even odds for every pixel and a posterior equal to the prior.
+numbers. With `classes` both sides are also told the class (Sohn et al. 2015; M2 of Kingma et al. 2014). Differs: the last layer
+starts small, so that an untrained network gives about even odds for every pixel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What variational autoencoders compute with: draws that carry gradients, densities in nats, and bounds on the evidence.
 
 Papers: Kingma & Welling 2014, "Auto-encoding variational Bayes": reparameterisation section 2.4, the KL divergence of Gaussians
-appendix B, the two likelihoods appendix C; Burda et al. 2016, "Importance weighted autoencoders", Eq. 8; one learned variance for
-all pixels: Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders", section 3.
+appendix B, the two likelihoods appendix C; Burda et al. 2016, "Importance weighted autoencoders", Eq. 8; one learned variance
+for all pixels: Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders".
 
 Densities are sums over the last dimensions of a picture and means over nothing: one number per picture.
 """
@@ -60,7 +60,7 @@ class Gaussian(nn.Module):
     """Pixels are normal around what the decoder gives, with one deviation for all: `sigma`, or a learned one when it is 0.
 
     Pixels of 8 bits get uniform noise of one level, so that the density bounds the log probability of the levels
-    (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1).
+    (Theis et al. 2016, "A note on the evaluation of generative models").
     """
 
     def __init__(self, sigma: float = 0.0) -> None:

@@ -29,7 +29,7 @@ from engram.tasks.vector_quantise import VectorQuantise
 
 @dataclass(frozen=True, kw_only=True)
 class Vqvae(Recipe):
-    """Every place of a small grid takes the nearest code of a codebook, which follows by moving averages (van den Oord et al. 2017)."""
+    """Every place of a small grid takes the nearest code of a codebook (van den Oord et al. 2017, with moving averages)."""
 
     tiny: ClassVar = {"codes": 32, "code_width": 8, "widths": (16,), "blocks": 1, "epochs": 3, "batch": 64}
     specs: ClassVar = (ImageSpec,)

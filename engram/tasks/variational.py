@@ -1,9 +1,9 @@
 """Variational autoencoding: the evidence lower bound, its two sides weighed, and what becomes of the latent numbers.
 
 Papers: Kingma & Welling 2014, Eq. 3; beta: Higgins et al. 2017, "beta-VAE", Eq. 4; warm-up: Bowman et al. 2016, section 3.1;
-free bits: Kingma et al. 2016, "Improved variational inference with inverse autoregressive flow", Eq. 15; active units: Burda et al.
-2016, section 2. Differs: free bits are granted to every number of every picture, not to the mean over a batch, so that a row's loss
-does not depend on its neighbours and micro-batches equal one batch.
+free bits: Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow"; active units: Burda et al.
+2016, section 2. Differs: free bits are granted to every number of every picture, not to the mean over a batch, so that a row's
+loss does not depend on its neighbours and micro-batches equal one batch.
 """
 
 from __future__ import annotations

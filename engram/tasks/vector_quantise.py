@@ -1,8 +1,8 @@
 """Vector-quantised autoencoding: pictures through a grid of codes, with a codebook that follows what it codes.
 
-Paper: van den Oord et al. 2017, Eq. 3: reconstruction, and the commitment of the encoder to the codes it chose. Differs: the term
-that pulls the codes is replaced by moving averages (appendix A.1), which move after the optimizer step (`after_step`) by sums over
-all micro-batches and ranks, so that N pieces of a batch move the codes as the whole batch does.
+Paper: van den Oord et al. 2017, Eq. 3: reconstruction, and the commitment of the encoder to the codes it chose. Differs: the
+term that pulls the codes is replaced by moving averages (appendix A.1), which move after the optimizer step (`after_step`) by
+sums over all micro-batches and ranks, so that N pieces of a batch move the codes as the whole batch does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ class VectorQuantise(Task):
     def __init__(self, model: torch.nn.Module, commitment: float = 0.25):
         super().__init__()
         self.model, self.commitment = model, commitment
-        self.net: Quantiser = model  # type: ignore[assignment]  # the same module
+
+    @property
+    def net(self) -> Quantiser:
+        """The model, as what it does."""
+        return self.model  # type: ignore[return-value]
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase, `model`; the codebook has no parameters."""
@@ -50,7 +54,7 @@ class VectorQuantise(Task):
         return (Phase("model", self.loss, self.model, splits=not whole, why_whole=why),)
 
     def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
-        """The mean over rows; logs error and commitment. In training the codebook sees the vectors and moves in `after_step`."""
+        """The mean over rows; logs error and commitment. In training the codebook sees the vectors, and moves later."""
         error, distance, z, ids = self.terms(batch["x"])
         if self.training:
             key = batch["key"][:, 0] if "key" in batch else RowNoise(0, 0, rows(batch), z.device).uniform(1)[:, 0]
@@ -91,10 +95,6 @@ class VectorQuantise(Task):
             "perplexity": float(perplexity(counts)),
             "dead": float((counts == 0).double().mean()),
         }
-
-    def show(self, ctx: Ctx) -> Tensor | None:
-        """Nothing is drawn from noise here."""
-        return None
 
 
 def follow(book: Codebook, ctx: Ctx) -> None:
