@@ -20,7 +20,7 @@ from engram.recipes._autoencoder import AutoencoderRecipe
 class AutoencoderConv(AutoencoderRecipe):
     """Convolutions down to a code and transposed ones back (Masci et al. 2011), denoising and sparse where asked."""
 
-    tiny: ClassVar = {"widths": (8, 16), "code": 16, "epochs": 4, "batch": 128, "optim.lr": 3e-3}
+    tiny: ClassVar = {"widths": (16, 32), "code": 32, "epochs": 4, "batch": 128, "optim.lr": 4e-3}
 
     widths: tuple[int, ...] = knob((32, 64), "channels of each stage; each halves the sides", low=1)
     convs_per_stage: int = knob(1, "convolutions at each size", low=1)
