@@ -132,9 +132,9 @@ class Discriminator(nn.Module):
         self.score = nn.Linear(hidden, 1)
         self.embed = nn.Embedding(classes, hidden) if classes else None
         initialise(self, "he_normal", "relu")
-        initialise(self.score, "lecun_normal", scale=0.1)  # scores near zero: it knows nothing yet
+        initialise(self.score, "lecun_normal", scale=0.03)  # scores near zero: it knows nothing yet
         if self.embed is not None:
-            nn.init.normal_(self.embed.weight, std=0.1 / math.sqrt(hidden))
+            nn.init.normal_(self.embed.weight, std=0.03 / math.sqrt(hidden))
 
     def features(self, x: Tensor) -> Tensor:
         """phi(x), (B, hidden)."""

@@ -112,11 +112,11 @@ class Adversarial(Task):
         sums, real, fake = torch.zeros(4, dtype=torch.float64), [], []
         along: Tensor | None = None
         for batch in batches:
-            x, y, made = batch["x"].float(), self._classes(batch), self._made(batch).float()
+            x, y, made = batch["x"], self._classes(batch), self._made(batch).to(batch["x"].dtype)
             along = directions((x.shape[1], x.shape[2], x.shape[3])).to(x.device) if along is None else along
             with torch.autocast(x.device.type, enabled=False):
-                real.append(x.flatten(1) @ along)
-                fake.append(made.flatten(1) @ along)
+                real.append(x.flatten(1).float() @ along)
+                fake.append(made.flatten(1).float() @ along)
             r, f = self._score(x, y), self._score(made, y)
             sums += torch.stack([r.sum(), f.sum(), (r > f).float().sum(), r.new_tensor(len(r))]).double().cpu()
         if not real:
