@@ -1,33 +1,69 @@
-"""engram eval: how good a run is on unseen data, with 95 % intervals."""
+"""engram eval: how good a run is on unseen data, with 95 % intervals; and how good the pictures are that it makes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engram.app.cli.options import json_option, recipe_class, recipe_option, run_argument
 from engram.app.cli.output import emit, emit_json, emit_table, number, say
 
+if TYPE_CHECKING:
+    from engram.app.run import Run
+
+WORDS = {
+    "fid": "Frechet distance, 0 is best", "kid": "kernel distance, 0 is best", "precision": "share that could be real",
+    "recall": "share of the real ones within reach", "density": "how deep among the real ones, about 1",
+    "coverage": "share of the real ones with a sample nearby",
+}  # fmt: skip
+
 
 @click.command("eval")
 @run_argument
 @click.argument("path", required=False, type=click.Path())
+@click.option("--fidelity", is_flag=True, help="Measure the pictures that RUN makes beside the test pictures of its data.")
+@click.option("--n", default=1000, show_default=True, type=int, help="Fidelity: how many pictures are made.")
+@click.option("--judge", type=click.Path(), metavar="RUN|FILE", help="Fidelity: your own classifier, or Inception weights.")
+@click.option("--train-on-samples", default=0, type=int, metavar="N", help="Fidelity: train a classifier on N samples only.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Fidelity: of the pictures.")
+@click.option("--steps", type=int, help="Fidelity: denoising steps.")
+@click.option("--guidance", type=float, help="Fidelity: 1 as learned; more holds closer to the class.")
+@click.option("--sampler", metavar="NAME", help="Fidelity: ddpm, ddim, euler, heun or dpm++.")
+@click.option("--chunk", default=64, show_default=True, type=click.IntRange(1), help="Fidelity: pictures at a time.")
 @json_option
 @recipe_option
-def command(run: str, path: str | None, as_json: bool, recipe_file: str | None) -> None:
+def command(
+    run: str, path: str | None, fidelity: bool, n: int, judge: str | None, train_on_samples: int, seed: int, chunk: int,
+    as_json: bool, recipe_file: str | None, **wishes: Any,
+) -> None:  # fmt: skip
     """Figures with 95 % intervals on unseen data.
 
-    They are those of the run's own test split, or of labelled data at PATH in the form that the run was trained on.
+    They are those of the run's own test split, or of labelled data at PATH in the form that the run was trained on. With
+    --fidelity: FID, KID, precision and recall of new pictures, which classes occur among them, written to RUN/fidelity.json.
     """
     from engram.app.run import load
 
-    result = load(run, recipe=recipe_class(recipe_file)).evaluate(path)
+    found = load(run, recipe=recipe_class(recipe_file))
+    if fidelity:
+        given = {name: value for name, value in wishes.items() if value is not None}
+        result = _fidelity(found, judge, n=n, train_on=train_on_samples, seed=seed, chunk=chunk, **given)
+    else:
+        result = found.evaluate(path)
     if as_json:
         emit_json(result)
+    elif fidelity:
+        show_fidelity(result)
     else:
         show(result)
+
+
+def _fidelity(run: Run, judge: str | None, **asked: Any) -> dict[str, Any]:
+    from engram.app.fidelity import fidelity
+    from engram.app.judge import judge_named
+
+    return fidelity(run, lambda data: judge_named(judge, run.recipe, data, say), say=say, **asked)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -40,6 +76,34 @@ def show(result: dict[str, Any]) -> None:
         heads = list(per_class[0])
         rows = [[number(row[head]) for head in heads] for row in per_class]
         emit_table([head.upper() for head in heads], rows, right=range(1, len(heads)))
+
+
+def show_fidelity(result: dict[str, Any]) -> None:
+    """Samples beside as many real training pictures, then the classes and the classifier trained on samples."""
+    say(f"judge    {result['judge']}")
+    say(f"beside   {result['real']:,} real pictures of the {result['split']} split")
+    made, real = result["samples"], result["training"]
+    rows = [[name, _with(made, name), _with(real, name), words] for name, words in WORDS.items()]
+    if modes := result.get("modes"):
+        rows.append(["classes", f"{modes['coverage']:.0%}", "", "of the classes occur"])
+        rows.append(
+            ["entropy", number(modes["entropy"]), number(modes["even"]), "nats, of the classes; right: if all were equal"]
+        )
+    if asked := result.get("asked"):
+        rows.append(["as asked", f"{asked['value']:.1%}", "", "show the class that was asked"])
+    if trained := result.get("train_on_samples"):
+        text = f"on real pictures, of a classifier trained on {trained['rows']:,} of these only (labels: {trained['labels']})"
+        rows.append(["accuracy", f"{trained['samples']['value']:.1%}", f"{trained['training']['value']:.1%}", text])
+    emit_table(["METRIC", f"{result['n']:,} SAMPLES", "REAL TRAINING", "WHAT"], rows, right=[1, 2])
+    if modes:
+        emit("")
+        shares = [[row["class"], f"{row['samples']:.1%}", f"{row['real']:.1%}"] for row in modes["classes"]]
+        emit_table(["CLASS", "SAMPLES", "REAL TEST"], shares, right=[1, 2])
+
+
+def _with(figures: dict[str, float], name: str) -> str:
+    spread = f" +- {figures['kid_std']:.2g}" if name == "kid" else ""
+    return number(round(figures[name], 4)) + spread
 
 
 def _figures(metrics: dict[str, Any]) -> Iterator[list[str]]:
