@@ -6,7 +6,7 @@
     heun   Karras et al. 2022, Algorithm 1: Euler, then the mean slope; two calls of the network per step, one in the last
     dpm++  DPM-Solver++(2M), Lu et al. 2022, Algorithm 2: second order with one call per step
 
-A schedule says x = alpha x0 + sigma noise. Divided by alpha + sigma, every schedule is the straight path x = (1 - s) x0 + s noise
+A schedule says x = alpha x0 + sigma noise. Over alpha + sigma, each is the straight path x = (1 - s) x0 + s noise
 with s = sigma / (alpha + sigma), whose slope dx/ds is noise - x0. Euler and Heun step in s, which stays finite where alpha or
 sigma is 0; Karras et al. step in sigma / alpha. Either way Euler equals DDIM with eta 0.
 
