@@ -13,13 +13,7 @@ from engram.app.cli.output import emit, json_line
 @click.command("denoise")
 @run_argument
 @click.argument("source", metavar="PICTURES|-", type=click.Path(allow_dash=True))
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(),
-    metavar="FILE|DIR",
-    help="A folder, or a grid of pairs (.png).",
-)
+@click.option("--output", "-o", type=click.Path(), metavar="FILE|DIR", help="A folder, or a grid of pairs (.png).")
 @click.option("--n", "-n", default=16, show_default=True, type=click.IntRange(1), help="How many pictures a grid shows.")
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Pictures at a time: bounds the memory.")
 @json_option
