@@ -1,0 +1,160 @@
+"""Words to pictures: seeds, guidance, negative prompts, starting from pictures, masks, and what is seen inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engram.core.errors import ConfigError, DataError
+from engram.data.captions import captions
+from engram.inference.pictures import Ask
+from engram.inference.text_to_image import TextToImage
+from engram.models.latent_vae import LatentVAE
+from engram.models.text_encoder import TextEncoder
+from engram.models.text_unet import TextUNet
+from engram.nn.noise import RowNoise
+from engram.nn.schedule import Schedule
+
+DATA = captions("shapes", batch=8, rows=96, size=16, scale="standard")
+PROMPT = "a red circle at the top"
+
+
+@pytest.fixture(scope="module")
+def drawer() -> TextToImage:
+    torch.manual_seed(0)
+    spec: Any = DATA.spec
+    vae, text = LatentVAE(3, (16, 16), 2, (4, 8)), TextEncoder(len(spec.vocab), spec.longest, 8, 1, 2)
+    unet = TextUNet(2, vae.grid, 8, (8, 8), 2)
+    torch.nn.init.normal_(unet.out.weight, std=0.3)
+    vae.moments += torch.tensor([[100.0, 100.0], [50.0, -20.0], [80.0, 300.0]])
+    return TextToImage(vae, text, unet, Schedule("cosine", "velocity"), spec, steps=5)
+
+
+def drawn(drawer: TextToImage, n: int = 3, seed: int = 0, chunk: int = 64, **ask: Any) -> np.ndarray:
+    return np.concatenate([c.arrays for c in drawer.sample(n, seed=seed, chunk=chunk, **ask)])
+
+
+def codes(drawer: TextToImage, seed: int = 0, **ask: Any) -> Tensor:
+    with torch.no_grad():
+        return drawer.draw(drawer.ask(**ask), RowNoise(seed, 0, 3), 3).x
+
+
+def test_seeds_repeat_in_chunks(drawer: TextToImage) -> None:
+    whole = drawn(drawer, 3, prompt=PROMPT)
+    parts = drawn(drawer, 3, chunk=2, prompt=PROMPT)
+    assert abs(whole.astype(int) - parts).max() <= 1
+    assert (whole != drawn(drawer, 3, seed=1, prompt=PROMPT)).any()
+    assert (whole != drawn(drawer, 3, prompt="a blue star at the bottom")).any()
+
+
+def test_equals_ddim_written_out(drawer: TextToImage) -> None:
+    """Guidance and five steps of DDIM by hand, to 1e-5."""
+    got = codes(drawer, prompt=PROMPT, negative="a star", guidance=2.5, sampler="ddim")
+    with torch.no_grad():
+        told, untold = (drawer._condition([p]).expand(3, -1, -1) for p in (PROMPT, "a star"))
+        times = drawer.schedule.times(5).float()
+        z = RowNoise(0, 0, 3).normal(*drawer.shape) * drawer.schedule.alpha_sigma(times[:1])[1]
+        for here, there in zip(times[:-1], times[1:], strict=True):
+            t = here.expand(3)
+            a, s = drawer.unet(z, t, told), drawer.unet(z, t, untold)
+            out = s + 2.5 * (a - s)
+            x0, noise = drawer.schedule.x0(out, z, t), drawer.schedule.noise(out, z, t)
+            alpha, sigma = drawer.schedule.alpha_sigma(there)
+            z = alpha * x0 + sigma * noise
+        want = drawer.codec.pictures(z)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_away_from_the_prompt_itself_changes_nothing(drawer: TextToImage) -> None:
+    plain = codes(drawer, prompt=PROMPT, guidance=1)
+    same = codes(drawer, prompt=PROMPT, negative=PROMPT, guidance=4)
+    torch.testing.assert_close(plain, same, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, codes(drawer, prompt=PROMPT, guidance=4), atol=1e-3)
+    torch.testing.assert_close(codes(drawer), codes(drawer, prompt="", guidance=1))
+
+
+def test_a_picture_to_start_from(drawer: TextToImage) -> None:
+    """The less may change, the nearer to what the autoencoder keeps of the picture."""
+    x = next(DATA.batches("test"))["x"][0]
+    kept = drawer.reconstruct(x[None])
+    distance = [(codes(drawer, prompt=PROMPT, image=x, strength=s) - kept).square().mean().item() for s in (0.02, 0.4, 1.0)]
+    assert distance[0] < 0.2 * distance[2]
+    assert distance[0] < distance[1]
+
+
+def test_a_mask_keeps_the_rest(drawer: TextToImage) -> None:
+    x = next(DATA.batches("test"))["x"][0]
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[2:7, 9:15] = True
+    out = codes(drawer, prompt=PROMPT, image=x, mask=mask)
+    assert torch.equal(out[:, :, ~mask], x[:, ~mask].expand(3, -1, -1))
+    assert not torch.allclose(out[0][:, mask], out[1][:, mask])
+
+
+def test_steps_are_kept_when_asked(drawer: TextToImage) -> None:
+    with torch.no_grad():
+        film = drawer.draw(drawer.ask(prompt=PROMPT, keep_steps=True), RowNoise(0, 0, 2), 2)
+    assert len(film.steps) == len(film.guesses) == 5
+    assert film.steps[0].shape == (2, 3, 16, 16)
+    torch.testing.assert_close(film.steps[-1], film.x)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        ({"prompt": PROMPT, "guidance": 40.0}, "guidance=40 must be 0 to 20"),
+        ({"guidance": 3.0}, "guidance needs a prompt"),
+        ({"prompt": PROMPT, "steps": 0}, "steps=0 must be 1"),
+        ({"prompt": PROMPT, "sampler": "magic"}, "no sampler 'magic'"),
+        ({"prompt": PROMPT, "strength": 0.5}, "give image too"),
+        ({"prompt": PROMPT, "image": torch.zeros(3, 16, 16), "strength": 1.5}, "strength=1.5 must be"),
+        ({"prompt": PROMPT, "negative": "a star", "guidance": 1.0}, "negative counts only with guidance"),
+        ({"label": "star"}, "label='star' means nothing"),
+    ],
+)
+def test_wishes_out_of_range(drawer: TextToImage, ask: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        drawer.sample(1, **ask)
+
+
+def test_unknown_words_are_named(drawer: TextToImage) -> None:
+    for ask in ({"prompt": "a red dragon"}, {"prompt": PROMPT, "negative": "dragon"}):
+        with pytest.raises(DataError, match="'dragon', which the captions of this run never use"):
+            drawer.sample(1, **ask)
+
+
+def test_figures_and_looks_inside(drawer: TextToImage) -> None:
+    scores = drawer.scores(DATA.batches("test"), ())
+    assert scores is not None
+    assert len(scores.parts) == DATA.size("test")
+    values = {name: float(f.statistic(scores.parts.sum(0, keepdim=True))) for name, f in scores.figures.items()}
+    x = torch.cat([b["x"] for b in DATA.batches("test")])
+    std = torch.tensor(DATA.spec.std).view(1, -1, 1, 1)  # type: ignore[attr-defined]
+    error = ((drawer.reconstruct(x) - x) * std).square().mean().item()
+    assert values["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    assert np.mean(drawer(images=drawer.to_uint8(x))["error"]) == pytest.approx(error, rel=1e-3)
+    views = {view.name: view for view in drawer.views(lambda: DATA.batches("test"))}
+    assert list(views) == ["prompts", "words", "denoising", "reconstructions"]
+    for view in views.values():
+        assert view.pictures is not None
+        assert view.pictures.dtype == torch.uint8
+        assert view.pictures.shape[1:] == (3, 16, 16)
+        assert len(view.pictures) % view.data["columns"] == 0
+        assert len(view.data["captions"]) in (0, len(view.pictures))
+    assert not drawer.unet.looks()[0][0]._forward_hooks  # type: ignore[operator]
+
+
+def test_words_of_a_place_share_its_attention(drawer: TextToImage) -> None:
+    from engram.inference.text_to_image import _Looks
+
+    looked = _Looks(drawer.unet, drawer.codec.grid)
+    with torch.no_grad(), looked:
+        drawer.draw(drawer.checked(Ask(prompt="a star")), RowNoise(0, 0, 2), 2)
+    maps = looked.maps(2)
+    assert maps.shape == (2, 1 + DATA.spec.longest, *drawer.codec.grid)  # type: ignore[attr-defined]
+    torch.testing.assert_close(maps.sum(1), torch.ones(2, *drawer.codec.grid))
+    assert maps[:, 3:].abs().max() == 0  # the mark and two words; the rest is padding
