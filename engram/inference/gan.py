@@ -89,10 +89,10 @@ class Adversary(Pictures):
             return lambda sums: sums[:, column] / sums[:, 0]
 
         figures = {
-            "swd": Figure("sliced Wasserstein distance from as many made pictures (smaller is better)", mean(1)),
-            "real": Figure("mean score of the real pictures", mean(2)),
-            "fake": Figure("mean score of the made pictures", mean(3)),
-            "right": Figure("pairs in which the real picture scores higher (50 % = it cannot tell)", mean(4), "percent"),
+            "swd": Figure("sliced Wasserstein distance", mean(1)),
+            "real": Figure("mean score, real", mean(2)),
+            "fake": Figure("mean score, made", mean(3)),
+            "right": Figure("real scores higher", mean(4), "percent"),
         }
         return Scores(figures, parts, of="pictures", beside=_halves(torch.cat(real)))
 
@@ -118,7 +118,7 @@ class Adversary(Pictures):
         shares = {name: torch.histc(v, BINS, low, high).div(len(v)).tolist() for name, v in held.items()}
         middles = ((edges[1:] + edges[:-1]) / 2).tolist()
         data = {"x": middles, "series": shares, "xlabel": "score", "ylabel": "share of pictures"}
-        yield View("scores", "Scores that the discriminator gives to real and made pictures", "lines", data)
+        yield View("scores", "Scores of real and made pictures", "lines", data)
 
     def _pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Real pictures, as many made ones, and the classes of both (None where there are none)."""
