@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_equals_ddim_written_out(drawer: TextToImage) -> None:
         told, untold = (drawer._condition([p]).expand(3, -1, -1) for p in (PROMPT, "a star"))
         times = drawer.schedule.times(5).float()
         z = RowNoise(0, 0, 3).normal(*drawer.shape) * drawer.schedule.alpha_sigma(times[:1])[1]
-        for here, there in zip(times[:-1], times[1:], strict=True):
+        for here, there in pairwise(times):
             t = here.expand(3)
             a, s = drawer.unet(z, t, told), drawer.unet(z, t, untold)
             out = s + 2.5 * (a - s)
@@ -122,7 +123,8 @@ def test_wishes_out_of_range(drawer: TextToImage, ask: dict[str, Any], says: str
 
 
 def test_unknown_words_are_named(drawer: TextToImage) -> None:
-    for ask in ({"prompt": "a red dragon"}, {"prompt": PROMPT, "negative": "dragon"}):
+    wishes: list[dict[str, Any]] = [{"prompt": "a red dragon"}, {"prompt": PROMPT, "negative": "dragon"}]
+    for ask in wishes:
         with pytest.raises(DataError, match="'dragon', which the captions of this run never use"):
             drawer.sample(1, **ask)
 
