@@ -77,9 +77,7 @@ def test_maps_are_kept_in_npy_and_laid_flat_in_csv(tmp_path: Path, photos: Path,
     assert "noise=gaussian makes one" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_grid_has_pictures_and_below_them_what_became_of_them(
-    run: Path, photos: Path, tmp_path: Path, capsys: Caught
-) -> None:
+def test_a_grid_has_pictures_and_below_them_what_comes_back(run: Path, photos: Path, tmp_path: Path, capsys: Caught) -> None:
     target = tmp_path / "pairs.png"
     assert main(["reconstruct", str(run), str(photos), "-o", str(target), "--n", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(target), "n": 3, "inputs": ["0.png", "1.png", "2.png"]}
@@ -166,8 +164,8 @@ def test_averaged_weights_come_with_their_own_threshold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("knobs", "words"), [
-    ({"odd": "10"}, "no class '10'"), ({"odd": "4", "normal": "3"}, "two ways"), ({"noise": "masking", "amount": 2.0}, "0 to 1"),
-    ({"sparse": "kl", "code_activation": "relu"}, "sigmoid does"), ({"sparse": "kl", "accumulate": 2}, "mean activation"),
+    ({"odd": "10"}, "no class '10'"), ({"odd": "4", "normal": "3"}, "two ways"),
+    ({"noise": "masking", "amount": 2.0}, "0 to 1"), ({"sparse": "kl", "code_activation": "relu"}, "sigmoid does"), ({"sparse": "kl", "accumulate": 2}, "mean activation"),
 ])  # fmt: skip
 def test_knobs_that_do_not_go_together(knobs: dict[str, object], words: str, tmp_path: Path) -> None:
     with pytest.raises(engram.EngramError, match=words):
