@@ -31,6 +31,8 @@ from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.tasks.image_tokens import ImageTokens
 
+DECAY = 0.97  # of the codebook's moving averages: quick, since the codec's stage is short
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGpt(Recipe):
@@ -48,19 +50,20 @@ class ImageGpt(Recipe):
     rows: int = knob(0, "training rows of a built-in set; 0 = all", low=0)
     size: int = knob(0, "side of the pictures in pixels; 0 = as the data suggests", low=0)
     stage: float = knob(0.3, "share of the steps that train the codec", low=0.01, high=0.99)
-    codes: int = knob(128, "codes in the codebook", low=2)
+    codes: int = knob(256, "codes in the codebook", low=2)
     code_width: int = knob(32, "numbers in each code", low=1)
     widths: tuple[int, ...] = knob((32, 64), "channels of the codec's stages; each halves height and width", low=1)
     blocks: int = knob(1, "residual blocks of the codec's encoder, and of its decoder", low=0)
     commit: float = knob(0.25, "weight of the encoder's distance to its codes", low=0)
-    layers: int = knob(4, "Transformer blocks", low=1)
-    heads: int = knob(4, "attention heads of each block; must divide width", low=1)
-    width: int = knob(128, "numbers per token", low=2)
+    warm: float = knob(0.3, "share of the codec's steps before it quantises", low=0, high=1)
+    layers: int = knob(3, "Transformer blocks", low=1)
+    heads: int = knob(3, "attention heads of each block; must divide width", low=1)
+    width: int = knob(96, "numbers per token", low=2)
     positions: Literal["learned", "rotary", "sinusoidal"] = knob("learned", "how the network knows the order of the tokens")
     dropout: float = knob(0.0, "share of features dropped in training", low=0, high=0.95)
     without: float = knob(0.1, "share of captions left out in training, which guidance needs", low=0, high=1)
     budget: int = knob(2 << 30, "bytes of images to keep in memory; more is decoded by worker processes", low=0)
-    codec_optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule of the codec")
+    codec_optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3, beta2=0.99), "optimizer and schedule of the codec")
     optim: OptimKnobs = knob(OptimKnobs(name="muon", lr=2e-3, beta2=0.99), "optimizer and schedule of the Transformer")
 
     def make_data(self) -> Data:
@@ -73,7 +76,7 @@ class ImageGpt(Recipe):
     def make_task(self, spec: CaptionSpec) -> Task:
         """A VQ-VAE, and a GPT whose ids are the words, a start token, and the codes."""
         try:
-            codec = VQVAE(spec.channels, spec.height, spec.width, self.codes, self.code_width, self.widths, self.blocks)
+            codec = VQVAE(spec.channels, spec.height, spec.width, self.codes, self.code_width, self.widths, self.blocks, DECAY)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         places = codec.grid[0] * codec.grid[1]
@@ -83,8 +86,8 @@ class ImageGpt(Recipe):
             norm="rms", bias=False, dropout=self.dropout,
         )  # fmt: skip
         return ImageTokens(
-            model, codec, words, spec.longest, share=self.stage, without=self.without, commit=self.commit, peak=1 / spec.std[0],
-            film=_film(spec),
+            model, codec, words, spec.longest, share=self.stage, without=self.without, commit=self.commit, warm=self.warm,
+            peak=1 / spec.std[0], film=_film(spec),
         )  # fmt: skip
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

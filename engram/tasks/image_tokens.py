@@ -4,6 +4,9 @@ Papers: van den Oord et al. 2017, "Neural discrete representation learning", Eq.
 text-to-image generation" (DALL-E), section 2 (both stages). Differs: the codes are those of a VQ-VAE with straight-through
 gradients, not of a discrete VAE with Gumbel noise; the text is not predicted, only read (DALL-E gives it 1/8 of the loss); and
 captions are left out for a share of the rows, so that samples can be guided (Ho & Salimans 2022, Alg. 1).
+
+The codec first trains for a while without quantising, and the codebook only follows: from the start, few codes hold brightness
+alone, the encoder learns to agree with them, and the colours never come (22.9 against 25.0 dB after 500 steps on the shapes).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from engram.nn.codebook import GOLDEN, perplexity
 from engram.nn.draw_codes import code_logits, draw_codes, sequence
 from engram.nn.noise import RowNoise
 from engram.nn.psnr import psnr, squared_error
+from engram.tasks.vector_quantise import follow
 
 SHOWN = 16  # pictures of the film
 
@@ -34,7 +38,8 @@ class ImageTokens(Task):
     codec:   engram.models.vqvae.VQVAE
     share:   of the steps that train the codec; afterwards it stays as it is, and the Transformer is trained
     without: chance that a caption is left out
-    commit:  weight of the encoder's distance to its codes
+    commit:  weight of the encoder's distance to its codes; a fifth of it during the warm-up
+    warm:    share of the codec's steps without quantising
     peak:    the range of the pixels, for PSNR
     film:    captions (N, longest) of the pictures that `show` draws
     """
@@ -49,6 +54,7 @@ class ImageTokens(Task):
         share: float = 0.3,
         without: float = 0.1,
         commit: float = 0.25,
+        warm: float = 0.3,
         peak: float = 2.0,
         film: Tensor | None = None,
     ):
@@ -56,7 +62,8 @@ class ImageTokens(Task):
         self.model, self.codec = model, codec
         self.longest, self.low = longest, words + 1
         self.codes = len(codec.get_buffer("codebook.vectors"))
-        self.share, self.without, self.commit, self.peak, self.film = share, without, commit, peak, film
+        self.share, self.without, self.commit, self.warm = share, without, commit, warm
+        self.peak, self.film = peak, film
 
     def phases(self) -> tuple[Phase, ...]:
         """`model` in the last part of the run, on the codes of the codec that the first part has trained."""
@@ -70,11 +77,13 @@ class ImageTokens(Task):
         codec: Any = self.codec
         z = codec.encode(batch["x"])
         q, ids = codec.codebook(z)
-        error = F.mse_loss(codec.decode(q).float(), batch["x"])
+        warming = self.training and ctx.step < self.warm * self.share * ctx.steps
+        error = F.mse_loss(codec.decode(z if warming else q).float(), batch["x"])
         commitment = F.mse_loss(z.float(), codec.codebook.lookup(ids))
         if self.training:
             codec.codebook.see(z, ids, _keys(batch))
-        return error + self.commit * commitment, {"error": error.detach(), "commitment": commitment.detach()}
+        loss = error + self.commit * (0.2 if warming else 1.0) * commitment
+        return loss, {"error": error.detach(), "commitment": commitment.detach()}
 
     def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
         """Mean nats per code."""
@@ -138,14 +147,8 @@ class ImageTokens(Task):
     def after_step(self, ctx: Ctx) -> None:
         """The codebook moves to what the step's pictures have shown, on all ranks alike."""
         codec: Any = self.codec
-        book = codec.codebook
-        if ctx.mesh.world > 1 and ctx.step < round(self.share * ctx.steps):
-            book.seen.copy_(ctx.mesh.sum(book.seen))
-            book.seen_totals.copy_(ctx.mesh.sum(book.seen_totals))
-            keys, candidates = ctx.mesh.gather(book.keys), ctx.mesh.gather(book.candidates)
-            book.keys.fill_(-1)
-            book.offer(keys, candidates)
-        book.move()
+        if ctx.step < round(self.share * ctx.steps):
+            follow(codec.codebook, ctx)
 
 
 def _keys(batch: Batch) -> Tensor:
