@@ -24,37 +24,48 @@ WORDS = {
 @run_argument
 @click.argument("path", required=False, type=click.Path())
 @click.option("--fidelity", is_flag=True, help="Measure the pictures that RUN makes beside the test pictures of its data.")
-@click.option("--n", default=1000, show_default=True, type=int, help="Fidelity: how many pictures are made.")
+@click.option("--composition", is_flag=True, help="Count how often pictures show what the words of a prompt ask.")
+@click.option("--n", type=int, help="How many pictures are made: 1000 for fidelity, 480 of each group for composition.")
 @click.option("--judge", type=click.Path(), metavar="RUN|FILE", help="Fidelity: your own classifier, or Inception weights.")
 @click.option("--train-on-samples", default=0, type=int, metavar="N", help="Fidelity: train a classifier on N samples only.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Fidelity: of the pictures.")
-@click.option("--steps", type=int, help="Fidelity: denoising steps.")
-@click.option("--guidance", type=float, help="Fidelity: 1 as learned; more holds closer to the class.")
-@click.option("--sampler", metavar="NAME", help="Fidelity: ddpm, ddim, euler, heun or dpm++.")
-@click.option("--chunk", default=64, show_default=True, type=click.IntRange(1), help="Fidelity: pictures at a time.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Of the pictures.")
+@click.option("--steps", type=int, help="Denoising steps.")
+@click.option("--guidance", type=float, help="1 as learned; more holds closer to the class or prompt.")
+@click.option("--sampler", metavar="NAME", help="ddpm, ddim, euler, heun or dpm++.")
+@click.option("--temperature", type=float, help="Below 1: fewer surprises.")
+@click.option("--top-k", type=int, help="Draw from the k most probable codes.")
+@click.option("--chunk", default=64, show_default=True, type=click.IntRange(1), help="Pictures at a time.")
 @json_option
 @recipe_option
 def command(
-    run: str, path: str | None, fidelity: bool, n: int, judge: str | None, train_on_samples: int, seed: int, chunk: int,
-    as_json: bool, recipe_file: str | None, **wishes: Any,
+    run: str, path: str | None, fidelity: bool, composition: bool, n: int | None, judge: str | None, train_on_samples: int,
+    seed: int, chunk: int, as_json: bool, recipe_file: str | None, **wishes: Any,
 ) -> None:  # fmt: skip
     """Figures with 95 % intervals on unseen data.
 
     They are those of the run's own test split, or of labelled data at PATH in the form that the run was trained on. With
     --fidelity: FID, KID, precision and recall of new pictures, which classes occur among them, written to RUN/fidelity.json.
+    With --composition: the share of pictures that show what was asked, of combinations of words that training never had and of
+    others, as a classifier trained apart sees it, written to RUN/composition.json.
     """
     from engram.app.run import load
 
+    if fidelity and composition:
+        raise click.UsageError("--fidelity and --composition are two measurements: ask for one at a time")
     found = load(run, recipe=recipe_class(recipe_file))
+    given = {name: value for name, value in wishes.items() if value is not None}
     if fidelity:
-        given = {name: value for name, value in wishes.items() if value is not None}
-        result = _fidelity(found, judge, n=n, train_on=train_on_samples, seed=seed, chunk=chunk, **given)
+        result = _fidelity(found, judge, n=1000 if n is None else n, train_on=train_on_samples, seed=seed, chunk=chunk, **given)
+    elif composition:
+        result = _composition(found, n=480 if n is None else n, seed=seed, chunk=chunk, **given)
     else:
         result = found.evaluate(path)
     if as_json:
         emit_json(result)
     elif fidelity:
         show_fidelity(result)
+    elif composition:
+        show_composition(result)
     else:
         show(result)
 
@@ -64,6 +75,12 @@ def _fidelity(run: Run, judge: str | None, **asked: Any) -> dict[str, Any]:
     from engram.app.judge import judge_named
 
     return fidelity(run, lambda data: judge_named(judge, run.recipe, data, say), say=say, **asked)
+
+
+def _composition(run: Run, **asked: Any) -> dict[str, Any]:
+    from engram.app.composition import composition
+
+    return composition(run, say=say, **asked)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -99,6 +116,22 @@ def show_fidelity(result: dict[str, Any]) -> None:
         emit("")
         shares = [[row["class"], f"{row['samples']:.1%}", f"{row['real']:.1%}"] for row in modes["classes"]]
         emit_table(["CLASS", "SAMPLES", "REAL TEST"], shares, right=[1, 2])
+
+
+def show_composition(result: dict[str, Any]) -> None:
+    """Shares of pictures that show what was asked, by group, and the prompts that failed most."""
+    say(f"judge    {result['judge']}")
+    rows: list[list[str]] = []
+    for group, found in result["groups"].items():
+        for name, share in found.items():
+            if isinstance(share, dict):
+                what = "as asked" if name == "all" else name
+                rows.append([group, what, f"{share['value']:.1%}", f"{share['low']:.1%}", f"{share['high']:.1%}"])
+    emit_table(["PROMPTS", "WHAT", "RIGHT", "95 % LOW", "95 % HIGH"], rows, right=[2, 3, 4])
+    failed = [[f["prompt"], f"{f['wrong']} of {f['rows']}"] for found in result["groups"].values() for f in found["failed"]]
+    if failed:
+        emit("")
+        emit_table(["PROMPT", "WRONG"], failed[:10], right=[1])
 
 
 def _with(figures: dict[str, float], name: str) -> str:
