@@ -7,15 +7,19 @@ Ho & Salimans 2022, "Classifier-free diffusion guidance", Eq. 6, with their 1 + 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engram.inference.samplers import Guess
 from engram.nn.schedule import Schedule
 
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 
 def guided(
-    network: nn.Module,
+    network: Network,
     schedule: Schedule,
     condition: Tensor | None = None,
     without: Tensor | None = None,
