@@ -35,9 +35,10 @@ class LatentDiffusion(Recipe):
 
     tiny: ClassVar = {
         "rows": 240, "size": 16, "vae_widths": (8, 16), "widths": (8, 16), "heads": 2, "text_width": 16, "text_layers": 1,
-        "epochs": 4, "batch": 32, "steps_drawn": 4, "ema": 0.9,
+        "epochs": 4, "batch": 32, "sample_steps": 4, "ema": 0.9,
     }  # fmt: skip
     specs: ClassVar = (CaptionSpec,)
+    narrow: ClassVar = True
 
     data: Any = knob("shapes", "shapes, digit_names, mnist_names, or a folder of pictures with captions")
     epochs: float = knob(50.0, "passes over the training rows, both stages together", low=0)
@@ -55,9 +56,9 @@ class LatentDiffusion(Recipe):
     heads: int = knob(4, "heads of each attention", low=1)
     schedule: Literal["linear", "cosine", "edm", "flow"] = knob("cosine", "how noise grows with time")
     prediction: Literal["noise", "velocity", "x0"] = knob("velocity", "what the network says of a noisy code")
-    dropped: float = knob(0.1, "share of rows whose caption is not told: what guidance leads away from", low=0, high=1)
+    drop: float = knob(0.1, "share of rows that are not told their caption, for guidance", low=0, high=1)
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpm++"] = knob("dpm++", "sampler when none is asked for")
-    steps_drawn: int = knob(20, "denoising steps when none are asked for", low=1)
+    sample_steps: int = knob(20, "denoising steps when none are asked for", low=1)
     guidance: float = knob(3.0, "guidance when none is asked for: 1 = as learned, more holds closer to the prompt", low=0)
     budget: int = knob(2 << 30, "bytes of pictures to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule, one of each per stage")
@@ -81,7 +82,7 @@ class LatentDiffusion(Recipe):
         except ValueError as wrong:
             raise ConfigError(f"{wrong}; see the knobs heads, text_width and widths") from None
         schedule = Schedule(self.schedule, self.prediction, spread=1.0)
-        return LatentDenoise(vae, text, unet, schedule, share=self.share, kl=self.kl, dropped=self.dropped)
+        return LatentDenoise(vae, text, unet, schedule, share=self.share, kl=self.kl, drop=self.drop)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
         """One optimizer per stage."""
@@ -92,7 +93,7 @@ class LatentDiffusion(Recipe):
         """New pictures of a prompt, codes, and what there is to see inside."""
         assert isinstance(task, LatentDenoise)
         parts = task.vae, task.denoiser["text"], task.denoiser["unet"]
-        return TextToImage(*parts, task.schedule, spec, self.sampler, self.steps_drawn, self.guidance)
+        return TextToImage(*parts, task.schedule, spec, self.sampler, self.sample_steps, self.guidance)
 
     def _vae(self, spec: CaptionSpec) -> LatentVAE:
         factor = 2 ** len(self.vae_widths)

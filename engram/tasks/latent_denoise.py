@@ -52,7 +52,7 @@ class LatentDenoise(Task):
     unet:     network(x, t, condition): engram.models.text_unet
     share:    of the steps for the autoencoder
     kl:       weight of its KL term, in nats per number of the picture
-    dropped:  share of rows whose caption is not told
+    drop:     share of rows whose caption is not told
     """
 
     overfits: ClassVar[float | None] = 0.35  # the autoencoder has but a share of the steps
@@ -66,11 +66,11 @@ class LatentDenoise(Task):
         *,
         share: float = 0.25,
         kl: float = 1e-3,
-        dropped: float = 0.1,
+        drop: float = 0.1,
     ):
         super().__init__()
         self.vae, self.denoiser = vae, nn.ModuleDict({"text": text, "unet": unet})
-        self.schedule, self.share, self.kl, self.dropped = schedule, share, kl, dropped
+        self.schedule, self.share, self.kl, self.drop = schedule, share, kl, drop
         self._seen: tuple[Tensor, Tensor] | None = None  # captions of the film
 
     @property
@@ -99,7 +99,7 @@ class LatentDenoise(Task):
     def denoise(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
         """Mean squared error of what the network predicts of noisy codes; some rows are not told their caption."""
         drop = batch["drop"] if "drop" in batch else self._fixed(batch["x"])[3]
-        lengths = batch["lengths"].masked_fill(drop < self.dropped, 0)
+        lengths = batch["lengths"].masked_fill(drop < self.drop, 0)
         return self._errors(batch, lengths).mean(), {}
 
     def chance_loss(self) -> float:

@@ -23,13 +23,11 @@ from engram.tasks.latent_denoise import LatentDenoise
 from engram.training.fit import fit
 
 
-def make(dropped: float = 0.5) -> LatentDenoise:
+def make(drop: float = 0.5) -> LatentDenoise:
     torch.manual_seed(0)
     text, unet = TextEncoder(9, 4, 8, 1, 2), TextUNet(2, (2, 2), 8, (8,), 2)
     torch.nn.init.normal_(unet.out.weight, std=0.2)
-    return LatentDenoise(
-        LatentVAE(1, (8, 8), 2, (4, 8)), text, unet, Schedule("cosine", "velocity"), share=0.5, dropped=dropped
-    )
+    return LatentDenoise(LatentVAE(1, (8, 8), 2, (4, 8)), text, unet, Schedule("cosine", "velocity"), share=0.5, drop=drop)
 
 
 def batch(rows: int = 8, seed: int = 0) -> Batch:
@@ -120,7 +118,7 @@ def test_stages_move_their_own_and_codes_end_with_deviation_1() -> None:
 
 
 def test_evaluation_tells_captions_and_is_a_mean_over_rows() -> None:
-    task = make(dropped=1.0).eval()
+    task = make(drop=1.0).eval()
     b = batch()
     parts = [{n: t[:3] for n, t in b.items()}, {n: t[3:] for n, t in b.items()}]
     whole, cut = task.evaluate([b], Ctx()), task.evaluate(parts, Ctx())
