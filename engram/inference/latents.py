@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from engram.core.predictor import View
+from engram.nn.gaussian import LatentUse
 
 Decode = Callable[[Tensor], Tensor]  # codes (B, L) to uint8 pictures (B, C, H, W)
 SIDE = 12  # pictures along each side of a grid
-USED = 0.01  # nats below which a number says nothing
 
 
 def principal(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,9 +33,8 @@ def latent_map(codes: Tensor, labels: list[str]) -> View:
     """Codes (N, L) as points, along the two directions of most variance."""
     centre, directions, _ = principal(codes)
     at = (codes - centre) @ directions.T
-    how = "" if codes.shape[1] <= 2 else ", along the two directions of most variance"
     points = {"x": _numbers(at[:, 0]), "y": _numbers(at[:, 1]), "label": labels}
-    return View("latent-map", f"Where the test pictures lie in the latent space{how}", "points", points)
+    return View("latent-map", "Test pictures in the latent space", "points", points)
 
 
 def latent_grid(codes: Tensor, decode: Decode) -> View:
@@ -43,7 +43,7 @@ def latent_grid(codes: Tensor, decode: Decode) -> View:
     steps = torch.special.ndtri((torch.arange(SIDE) + 0.5) / SIDE)
     across = torch.stack(torch.meshgrid(steps.flip(0), steps, indexing="ij"), -1).reshape(-1, 2).flip(1)  # (SIDE^2, 2)
     z = centre + (across * deviations) @ directions
-    how = "of the two latent numbers" if codes.shape[1] == 2 else "of the two directions of most variance"
+    how = "of the two latent numbers" if codes.shape[1] == 2 else "of two directions"
     return View("latent-grid", f"Pictures at the quantiles {how}", "pictures", {"columns": SIDE, "captions": []}, decode(z))
 
 
@@ -56,21 +56,20 @@ def interpolation(starts: Tensor, ends: Tensor, decode: Callable[[Tensor, Tensor
     return View("interpolation", "From one test picture to another", "pictures", captions, decode(z.flatten(0, 1), rows))
 
 
-def kl_per_number(kl: Tensor, active: Tensor) -> View:
-    """Mean KL (L,) of each latent number, the largest first; `active` (L,) says which are in use."""
-    order = kl.argsort(descending=True, stable=True)
-    used, total = int(active.sum()), len(kl)
-    title = f"What each latent number says: {used} of {total} are in use"
-    if not used:
-        title = f"Posterior collapse: none of the {total} latent numbers is in use"
-    bars = {"names": [str(i) for i in order.tolist()], "values": _numbers(kl[order]), "ylabel": "KL in nats per picture"}
+def kl_per_number(use: LatentUse) -> View:
+    """Mean KL of each latent number, the largest first."""
+    order = use.kl.argsort(descending=True, stable=True)
+    title = f"KL per latent number, {int(use.active.sum())} of {len(order)} in use"
+    if use.collapsed:
+        title = f"Posterior collapse: the code says {use.kl.sum().item() / math.log(2):.2g} bits"
+    bars = {"names": [str(i) for i in order.tolist()], "values": _numbers(use.kl[order]), "ylabel": "KL in nats per picture"}
     return View("kl-per-number", title, "bars", bars)
 
 
 def reconstructions(given: Tensor, back: Tensor) -> View:
     """Pictures, uint8 (N, C, H, W), above what their codes give back."""
     captions = {"columns": len(given), "captions": []}
-    return View("reconstructions", "Test pictures, and below what their codes give back", "pictures", captions,
+    return View("reconstructions", "Test pictures, and what their codes give back", "pictures", captions,
                 torch.cat([given, back]))  # fmt: skip
 
 

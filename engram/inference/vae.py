@@ -15,13 +15,11 @@ from engram.core.predictor import Field, Figure, Scores, View
 from engram.core.spec import Spec
 from engram.inference import latents
 from engram.inference.pictures import Ask, Drawn, Pictures
-from engram.nn.gaussian import Likelihood, evidence, kl_to_standard
+from engram.nn.gaussian import LatentUse, Likelihood, evidence, kl_to_standard
 from engram.nn.noise import RowNoise, row_normal
 
 DRAWS = 8  # fixed numbers that the figure of a single picture is a mean over
-ACTIVE = 0.01  # variance of a latent number's mean over pictures from which it is in use (Burda et al. 2016)
 LOOKED_AT = 2000  # test pictures of the views
-CODED = 256  # rows at once
 SHOWN = 10
 
 
@@ -111,7 +109,7 @@ class VaePictures(Pictures):
     def scores(self, batches: Iterable[Batch], rows: Iterable[list[Any]]) -> Scores | None:
         """Bounds on log p(x) over the split. Row n is made black and white, and its codes drawn, by numbers that depend on n
         alone: the same test set for every run."""
-        parts, used, first = [], _Use(), 0
+        parts, used, first = [], LatentUse(self.coder.latent), 0
         for batch in batches:
             noise = RowNoise(0, first, len(batch["x"]), self.device)
             first += len(batch["x"])
@@ -140,7 +138,7 @@ class VaePictures(Pictures):
     @torch.no_grad()
     def views(self, batches: Callable[[], Iterable[Batch]]) -> Iterator[View]:
         """Map and grid of the latent space, lines between pictures, reconstructions, what each number says."""
-        used, codes, labels, kept, told = _Use(), [], [], None, None
+        used, codes, labels, kept, told = LatentUse(self.coder.latent), [], [], None, None
         for batch in batches():
             x = batch["x"].to(self.device)
             y = self._class(x) if "y" not in batch else batch["y"].to(self.device)
@@ -165,15 +163,20 @@ class VaePictures(Pictures):
         yield latents.reconstructions(self.to_uint8(given), self.to_uint8(self.reconstruct(given)))
         if self.coder.classes:
             yield self._by_class()
-        yield latents.kl_per_number(used.kl / used.count, used.active())
+        yield latents.kl_per_number(used)
 
     def _by_class(self) -> View:
         """The same codes for every class, a row each."""
         shown = min(self.coder.classes, 20)
         z = row_normal(0, 0, SHOWN, (self.coder.latent,)).repeat(shown, 1)
         y = torch.arange(shown).repeat_interleave(SHOWN)
-        title = f"The same {SHOWN} codes for every class: {', '.join(self.classes[:shown])}"
-        return View("by-class", title, "pictures", {"columns": SHOWN, "captions": []}, self._pictures(z, y))
+        return View(
+            "by-class",
+            "The same codes for every class, a row each",
+            "pictures",
+            {"columns": SHOWN, "captions": []},
+            self._pictures(z, y),
+        )
 
     def _pictures(self, z: Tensor, y: Tensor | int | None) -> Tensor:
         """uint8 pictures of codes; `y` is a class, or one per code."""
@@ -203,28 +206,3 @@ class VaePictures(Pictures):
             fits = self.likelihood.log_density(x, self.coder.decode(mean, y))
             costs.append(kl_to_standard(mean, log_var).sum(1) - fits)
         return torch.stack(costs).argmin(0)
-
-
-class _Use:
-    """How much the latent numbers are used, over batches."""
-
-    def __init__(self) -> None:
-        self.count, self.kl, self.first, self.second = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-
-    def add(self, mean: Tensor, kl: Tensor) -> None:
-        mean, kl = mean.double().cpu(), kl.double().cpu()
-        self.count += len(mean)
-        self.kl = self.kl + kl.sum(0)
-        self.first, self.second = self.first + mean.sum(0), self.second + mean.square().sum(0)
-
-    def active(self) -> Tensor:
-        return self.second / self.count - (self.first / self.count).square() > ACTIVE
-
-    def words(self) -> str:
-        active = self.active()
-        used, total = int(active.sum()), len(active)
-        if not used:
-            return (
-                f"posterior collapse: none of the {total} latent numbers is in use; try warmup=0.3, free_bits=0.1 or beta=0.5"
-            )
-        return f"{used} of {total} latent numbers are in use"

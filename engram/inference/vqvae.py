@@ -109,7 +109,7 @@ class CodedPictures(Pictures):
         most = order[: min(CODES, int((counts > 0).sum()))]
         alone = most[:, None, None].expand(-1, *self.net.grid).to(self.device)
         captions = {"columns": 8, "captions": [str(i) for i in most.tolist()]}
-        yield View("codes", "The most used codes, each alone on the whole grid", "pictures", captions,
+        yield View("codes", "The most used codes, each alone", "pictures", captions,
                    self.to_uint8(self._decoded(alone)))  # fmt: skip
 
     @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Paper: van den Oord et al. 2017, "Neural discrete representation learning", section 4.1: strided 4 x 4 convolutions, two
 residual blocks (ReLU, 3 x 3, ReLU, 1 x 1), and the mirror image of it. Differs: any size goes in (a side that a stride does not
-divide is made good on the way back), a 1 x 1 convolution brings the features to the width of the codes, and the codes are moving
-averages (`engram.nn.codebook`), which the paper gives in appendix A.1.
+divide is made good on the way back), a 1 x 1 convolution brings the features to the width of the codes, and the codes are
+moving averages (`engram.nn.codebook`), which the paper gives in appendix A.1.
 
 The training of it (`engram.tasks.vector_quantise`) calls `encode`, `codebook` and `decode` one by one.
 """

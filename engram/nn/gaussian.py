@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 LEVELS = 255  # steps between black and white of a pixel of 8 bits
 LOG_2_PI = math.log(2 * math.pi)
+ACTIVE = 0.01  # variance over pictures of a latent number's mean from which it is in use (Burda et al. 2016, section 2)
 
 
 def draw(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
@@ -143,4 +144,45 @@ def evidence(
     return found
 
 
-__all__ = ["Bernoulli", "Evidence", "Gaussian", "Likelihood", "draw", "evidence", "kl_to_standard", "log_normal"]
+class LatentUse:
+    """Whether the latent numbers say anything about the pictures, over any number of pieces. Holds sums alone."""
+
+    def __init__(self, latent: int) -> None:
+        self.count = 0
+        self.sums = torch.zeros(3, latent, dtype=torch.float64)  # of KL, mean, and squared mean
+
+    def add(self, mean: Tensor, kl: Tensor) -> None:
+        """Posterior means and KL divergences (B, latent) of more pictures."""
+        mean, kl = mean.detach().double(), kl.detach().double()
+        self.sums += torch.stack([kl.sum(0), mean.sum(0), mean.square().sum(0)]).cpu()
+        self.count += len(mean)
+
+    @property
+    def kl(self) -> Tensor:
+        """Mean KL of each number in nats per picture, (latent,)."""
+        return self.sums[0] / max(self.count, 1)
+
+    @property
+    def active(self) -> Tensor:
+        """Which numbers are in use (latent,): their mean differs from picture to picture."""
+        _, first, second = self.sums / max(self.count, 1)
+        return second - first.square() > ACTIVE
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the code says nothing: no number is in use, or all together say less than one bit."""
+        return not self.active.any() or self.kl.sum().item() < math.log(2)
+
+    def words(self) -> str:
+        """In one clause; collapse is called by its name, with what helps."""
+        used, total = int(self.active.sum()), len(self.active)
+        if self.collapsed:
+            bits = self.kl.sum().item() / math.log(2)
+            return (
+                f"posterior collapse: the {total} latent numbers together say {bits:.2g} bits of a picture, the decoder does "
+                "without them; try warmup=0.3, free_bits=0.1 or a smaller beta"
+            )
+        return f"{used} of {total} latent numbers are in use"
+
+
+__all__ = ["Bernoulli", "Evidence", "Gaussian", "LatentUse", "Likelihood", "draw", "evidence", "kl_to_standard", "log_normal"]

@@ -49,7 +49,7 @@ class Vae(Recipe):
         (200, 200), "dense: widths of the encoder's layers; the decoder's are the same backwards", low=1
     )
     widths: tuple[int, ...] = knob((32, 64), "conv: channels of each stage, which halves height and width", low=1)
-    activation: str = knob("auto", "auto is tanh for dense and silu for conv; or relu, gelu, elu, leaky_relu ...")
+    activation: str = knob("silu", "tanh (as in the paper), sigmoid, relu, leaky_relu, gelu, silu or elu")
     conditional: bool = knob(False, "tell both sides the class, so that samples can be asked by class")
     likelihood: Literal["auto", "bernoulli", "gaussian"] = knob(
         "auto", "pixels black or white, or normal; auto: black or white for pictures without colour"
@@ -83,11 +83,9 @@ class Vae(Recipe):
         if self.network == "conv" and min(spec.height, spec.width) >> len(self.widths) < 1:
             raise ConfigError(f"widths={self.widths} halve {spec.height} x {spec.width} pixels to nothing; give fewer")
         if self.network == "dense":
-            activation = "tanh" if self.activation == "auto" else self.activation
-            model = VAE(*shape, self.latent, self.hidden, activation, classes)
+            model = VAE(*shape, self.latent, self.hidden, self.activation, classes)
         else:
-            activation = "silu" if self.activation == "auto" else self.activation
-            model = ConvVAE(*shape, self.latent, self.widths, activation, classes=classes)
+            model = ConvVAE(*shape, self.latent, self.widths, self.activation, classes=classes)
         grey = self.likelihood == "bernoulli" or (self.likelihood == "auto" and spec.channels == 1)
         likelihood = Bernoulli() if grey else Gaussian(self.sigma)
         return Variational(model, likelihood, beta=self.beta, warmup=self.warmup, free_bits=self.free_bits)

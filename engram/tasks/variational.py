@@ -17,10 +17,9 @@ from torch import Tensor
 
 from engram.core.batch import Batch, Logs, rows
 from engram.core.task import Ctx, Phase, Task, batch_normed
-from engram.nn.gaussian import Bernoulli, Likelihood, draw, kl_to_standard
+from engram.nn.gaussian import Bernoulli, LatentUse, Likelihood, draw, kl_to_standard
 from engram.nn.noise import RowNoise, row_normal
 
-ACTIVE = 0.01  # variance over pictures of a latent number's mean from which it counts as used (Burda et al. 2016)
 SHOWN = 16  # pictures of the film of the training
 
 
@@ -100,25 +99,21 @@ class Variational(Task):
     def evaluate(self, batches: Iterable[Batch], ctx: Ctx) -> dict[str, float]:
         """loss (at full beta, without free bits), elbo, distortion, kl in nats per picture; active: latent numbers in use.
 
-        `collapsed` is 1 when none is: the decoder has learned to do without them, and all samples are alike.
+        `collapsed` is 1 when the code says nothing: the decoder has learned to do without it, and all samples are alike.
         """
-        count, sums, first, second = 0, torch.zeros(2, dtype=torch.float64), 0.0, 0.0
+        use, total = LatentUse(self.coder.latent), 0.0
         for batch in batches:
             distortion, kl, mean = self.terms(batch)
-            sums += torch.stack([distortion.double().sum(), kl.double().sum()]).cpu()
-            count += len(mean)
-            mean = mean.double().cpu()
-            first, second = first + mean.sum(0), second + mean.square().sum(0)
-        distortion, kl = (sums / max(count, 1)).tolist()
-        spread = torch.as_tensor(second) / max(count, 1) - (torch.as_tensor(first) / max(count, 1)).square()
-        active = int((spread > ACTIVE).sum())
+            total += distortion.double().sum().item()
+            use.add(mean, kl)
+        distortion, rate = total / max(use.count, 1), use.kl.sum().item()
         return {
-            "loss": distortion + self.beta * kl,
-            "elbo": -(distortion + kl),
+            "loss": distortion + self.beta * rate,
+            "elbo": -(distortion + rate),
             "distortion": distortion,
-            "kl": kl,
-            "active": float(active),
-            "collapsed": float(active == 0),
+            "kl": rate,
+            "active": float(use.active.sum()),
+            "collapsed": float(use.collapsed),
         }
 
     def show(self, ctx: Ctx) -> Tensor | None:

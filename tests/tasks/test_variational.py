@@ -110,7 +110,6 @@ def test_evaluate_in_parts() -> None:
 def test_collapse_is_named() -> None:
     t, b = task(), batch(64)
     assert t.evaluate([b], Ctx())["active"] == 3
-    torch.nn.init.zeros_(t.model.posterior.weight[2:3])
     with torch.no_grad():
         t.model.posterior.weight[1:3] = 0
     found = t.evaluate([b], Ctx())
@@ -119,6 +118,14 @@ def test_collapse_is_named() -> None:
         t.model.posterior.weight.zero_()
     found = t.evaluate([b], Ctx())
     assert (found["active"], found["collapsed"]) == (0, 1)
+    t = task()
+    with torch.no_grad():  # the means differ, and say less than a bit
+        t.model.posterior.weight.mul_(0.15)
+        t.model.posterior.bias.zero_()
+    found = t.evaluate([b], Ctx())
+    assert found["active"] > 0
+    assert found["kl"] < 0.69
+    assert found["collapsed"] == 1
 
 
 def test_without_numbers_in_the_batch() -> None:
