@@ -210,18 +210,18 @@ def ring(spread: float = 0.05) -> Fn:
     """Eight narrow Gaussians on a circle of radius 1, the test on which GANs lose modes (Metz et al. 2017, section 3.1)."""
 
     def make(split: str, g: torch.Generator) -> Batch:
-        angle = torch.randint(8, (256,), generator=g) * (math.pi / 4)
-        x = torch.stack([angle.cos(), angle.sin()], 1) + spread * torch.randn(256, 2, generator=g)
-        draws = {"z": torch.randn(256, 8, generator=g), "u": torch.rand(256, 1, generator=g)}
+        angle = torch.randint(8, (128,), generator=g) * (math.pi / 4)
+        x = torch.stack([angle.cos(), angle.sin()], 1) + spread * torch.randn(128, 2, generator=g)
+        draws = {"z": torch.randn(128, 4, generator=g), "u": torch.rand(128, 1, generator=g)}
         return {"x": x[:, None, None], **draws}
 
-    return Fn(make, 256, 4)
+    return Fn(make, 128, 4)
 
 
 def covered(task: Adversarial, rows: int = 2000) -> tuple[int, float]:
     """How many of the eight modes get at least a quarter of their share, and the share of samples near some mode."""
     with torch.no_grad():
-        x = task.generator(torch.randn(rows, 8, generator=torch.Generator().manual_seed(9))).flatten(1)
+        x = task.generator(torch.randn(rows, 4, generator=torch.Generator().manual_seed(9))).flatten(1)
     angle = torch.arange(8) * (math.pi / 4)
     far = torch.cdist(x, torch.stack([angle.cos(), angle.sin()], 1))
     near, mode = far.min(1)
@@ -229,16 +229,15 @@ def covered(task: Adversarial, rows: int = 2000) -> tuple[int, float]:
     return int((mode[good].bincount(minlength=8) > rows / 32).sum()), good.float().mean().item()
 
 
-@pytest.mark.parametrize(("objective", "r1"), [("ns", 0.2), ("hinge", 0.2), ("wgan_gp", 0.0)])
+@pytest.mark.parametrize(("objective", "r1"), [("ns", 0.1), ("hinge", 0.2), ("wgan_gp", 0.0)])
 def test_finds_eight_modes_on_a_ring(objective: Any, r1: float) -> None:
     """All eight modes, and most samples within four deviations of one (spread evenly over the plane it would be a fifth)."""
-    task = seeded(lambda: Adversarial(Bend(8, 64, 64, 2), Score(2, 64, 64, 1), 8, objective=objective, r1=r1, r1_every=2, gp=0.3))
-    if objective == "wgan_gp":
-        task.repeat = 2
+    knobs: dict[str, Any] = {"objective": objective, "r1": r1, "r1_every": 4, "gp": 0.3, "repeat": 2 if r1 == 0 else 1}
+    task = seeded(lambda: Adversarial(Bend(4, 64, 64, 2), Score(2, 64, 64, 1), 4, **knobs))
     more = {"betas": (0.0, 0.99), "schedule": constant, "flat": True}
     optims = {name: optim("Adam", task.get_submodule(name), 2e-3, **more) for name in ("generator", "discriminator")}
     assert covered(task)[0] < 4
-    events, _ = run((task, ring(), optims), Plan(steps=700, clip=0.0, ema=0.99, watch="swd"))
+    events, _ = run((task, ring(), optims), Plan(steps=600, clip=0.0, ema=0.99, watch="swd"))
     modes, near = covered(task)
     assert modes == 8
     assert near > 0.5
@@ -254,7 +253,7 @@ def test_resume_is_bitwise(tmp_path: Any) -> None:
     """Stopped after 5 of 8 steps, R1 on a beat of its own: the weights of the run never stopped."""
 
     def made() -> Any:
-        task = seeded(lambda: Adversarial(Bend(8, 16, 2), Score(2, 16, 1), 8, r1_every=3))
+        task = seeded(lambda: Adversarial(Bend(4, 16, 2), Score(2, 16, 1), 4, r1_every=3))
         return task, ring(), {n: optim("Adam", task.get_submodule(n), 1e-3, flat=True) for n in ("generator", "discriminator")}
 
     plan = Plan(steps=8, clip=0.0, ema=0.9, eval_every=4, watch="swd")
