@@ -192,5 +192,5 @@ def test_collapse_is_said() -> None:
         p.model.posterior.weight.zero_()
     scores = p.scores(batches(10), [])
     assert scores is not None
-    assert "posterior collapse: the 4 latent numbers say" in scores.beside
+    assert "posterior collapse: the 4 latent numbers together say" in scores.beside
     assert "Posterior collapse" in [v.title for v in p.views(lambda: batches(10))][-1]
