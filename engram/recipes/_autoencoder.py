@@ -27,7 +27,7 @@ from engram.optim.knobs import OptimKnobs
 from engram.tasks.reconstruct import Noise, Reconstruct
 
 AMOUNTS = {"none": 0.0, "gaussian": 0.5, "masking": 0.5, "salt_and_pepper": 0.3}
-WEIGHTS = {"none": 0.0, "l1": 1e-3, "kl": 1e-2}
+WEIGHTS = {"none": 0.0, "l1": 0.01, "kl": 0.1}
 CODES = {"none": "linear", "l1": "relu", "kl": "sigmoid"}
 
 
@@ -51,7 +51,7 @@ class AutoencoderRecipe(Recipe):
     noise: Noise = knob("none", "what the network learns to remove")
     amount: float = knob(0.0, "gaussian: its deviation, else the share of pixels hit; 0 = 0.5, for salt_and_pepper 0.3", low=0)
     sparse: Literal["none", "l1", "kl"] = knob("none", "penalty of the code: mean size, or mean activation off its target")
-    sparse_weight: float = knob(0.0, "weight of that penalty; 0 = 0.001 for l1, 0.01 for kl", low=0)
+    sparse_weight: float = knob(0.0, "weight of that penalty; 0 = 0.01 for l1, 0.1 for kl", low=0)
     sparse_target: float = knob(0.05, "kl: mean activation of each number of the code", low=1e-6, high=1 - 1e-6)
     odd: str = knob("", "classes kept out of training, to be told from the others by their error")
     normal: str = knob("", "the other way round: classes to train on; all others are odd")
