@@ -1,0 +1,179 @@
+"""Engram as a contender of `images`: what `engram train` and `engram sample` do, in fp32 and as it chooses by itself."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from benchmarks.image_peers import Contestant as Other
+from benchmarks.image_peers import pictures
+
+from benchmarks.image_peers import (  # isort: skip
+    CODE, GAN_BATCH, GAN_WIDTHS, HIDDEN, LATENT, PICTURES, ROWS, SIDE, VAE_BATCH, WIDTHS,
+)  # fmt: skip
+from engram.app.machine import Machine
+from engram.app.progress import Progress
+from engram.app.run import load
+from engram.app.train import Job, make_recipe, prepare, run_job, write_start
+from engram.checkpoint.folder import RunFolder
+from engram.core.knobs import build
+from engram.data.memory import MemoryData
+from engram.data.noisy import Noisy
+from engram.recipes import find
+
+CONSTANT = {"optim.schedule": "constant", "optim.warmup": 0.0}
+DDPM = {"data": "digits", "size": SIDE, "batch": PICTURES, "widths": WIDTHS, "blocks": 2, "conditional": False, **CONSTANT}
+
+
+class Training(Other):
+    """`run_job` with progress, metrics, guard and a saved state, on data without a validation split; all that in fp32."""
+
+    note = "progress, metrics file, non-finite guard, state on disk; contiguous layout"
+    allocator = "freed blocks kept (mallopt)"
+    recipe = ""
+    side, batch = 28, 1
+    knobs: ClassVar[dict[str, Any]] = {}
+    low = -1.0  # black, as the network reads it
+
+    def build(self) -> None:
+        """The knobs; the job itself is new in each round."""
+        job = self._job(0)
+        self.note += f"; {job.parameters:,} weights"
+
+    def run(self, number: int) -> dict[str, Any]:
+        """See Contestant: building is outside the clock."""
+        job = self._job(number + 1)
+        self.job = job
+        reply = super().run(number)
+        machine = job.machine
+        layout = " channels-last" if machine.channels_last else ""
+        return reply | {"chosen": {"precision": machine.precision + layout, "threads": machine.threads}}
+
+    def go(self) -> dict[str, float]:
+        """See Contestant."""
+        losses: list[dict[str, torch.Tensor]] = []
+        with tempfile.TemporaryDirectory() as place:
+            folder = RunFolder.create(Path(place) / "run", "run")
+            write_start(self.job, folder, ["benchmark"])
+            show = Progress()
+            show.start(self.job, folder, None)
+
+            def watch(event: Any, job: Job) -> None:
+                show(event)
+                if logs := getattr(event, "logs", None):
+                    losses.append(logs)
+
+            try:
+                run_job(self.job, folder, watch)
+            finally:
+                show.stop()
+        return {name: float(value) for name, value in losses[-1].items() if name.endswith("/loss")}
+
+    def machine(self) -> Machine | None:
+        """The machine that the round runs on; None lets Engram choose."""
+        return Machine("cpu", "fp32", False, self.threads, False, ("as set by the benchmark",))
+
+    def _job(self, seed: int) -> Job:
+        name, recipe = make_recipe(self.recipe, self.knobs | {"batch": self.batch, "steps": self.steps, "seed": seed})
+        job = prepare(name, recipe, self.machine())
+        held = job.data
+        noisy = held if isinstance(held, Noisy) else None
+        x = pictures(self.batch * self.steps, self.side)
+        rows = {"x": (x - 1) / 2 + 1 if self.low == 0 else x, "y": torch.arange(len(x)) % 10}
+        data = MemoryData(held.spec, held.summary, {"train": rows}, batch=self.batch, seed=seed)
+        job.data = Noisy(data, noisy.normal, noisy.uniform, seed) if noisy else data
+        return job
+
+
+class AsChosen(Training):
+    """Number format, layout and threads as Engram chooses them."""
+
+    note = "as engram, with number format, layout and threads of its own choice"
+
+    def machine(self) -> Machine | None:
+        """See Training."""
+        return None
+
+
+class UNetStep(Training):
+    """A step of `ddpm`."""
+
+    recipe, side, batch, knobs = "ddpm", SIDE, PICTURES, DDPM
+
+
+class UNetDefault(AsChosen):
+    """A step of `ddpm`, as chosen."""
+
+    recipe, side, batch, knobs = "ddpm", SIDE, PICTURES, DDPM
+
+
+class GanStep(Training):
+    """A step of `gan` without R1."""
+
+    recipe, batch = "gan", GAN_BATCH
+    knobs: ClassVar = {"data": "digits", "size": 28, "r1": 0.0, "latent": LATENT, "width": GAN_WIDTHS[0],
+                       "discriminator_width": GAN_WIDTHS[1], "conditional": False, **CONSTANT}  # fmt: skip
+
+
+class GanDefault(AsChosen):
+    """The same as chosen."""
+
+    recipe, batch, knobs = "gan", GAN_BATCH, GanStep.knobs
+
+
+class VaeStep(Training):
+    """A step of `vae`."""
+
+    recipe, batch, steps, low = "vae", VAE_BATCH, ROWS // VAE_BATCH, 0.0
+    knobs: ClassVar = {"data": "digits", "size": 28, "latent": CODE, "hidden": (HIDDEN, HIDDEN), **CONSTANT}
+
+
+class VaeDefault(AsChosen):
+    """The same as chosen."""
+
+    recipe, batch, steps, low, knobs = "vae", VAE_BATCH, ROWS // VAE_BATCH, 0.0, VaeStep.knobs
+
+
+class Sampling(Other):
+    """`engram.load(run).sample(16, steps=20, sampler="dpm++")` of a run of one step."""
+
+    note = "engram.load(run).sample, fp32, contiguous layout"
+    allocator = "freed blocks kept (mallopt)"
+
+    def build(self) -> None:
+        """A run folder."""
+        self._place = tempfile.TemporaryDirectory()
+        recipe = build(find("ddpm"), DDPM | {"steps": 1, "seed": 0}, "ddpm")
+        job = prepare("ddpm", recipe, self.machine())
+        folder = RunFolder.create(Path(self._place.name) / "run", "run")
+        write_start(job, folder, ["benchmark"])
+        run_job(job, folder, lambda event, job: None)
+        layout = " channels-last" if job.machine.channels_last else ""
+        self.precision = job.machine.precision + layout
+        self.threads = job.machine.threads
+        torch.set_num_threads(self.threads)
+        self.made = load(folder.path)
+        self.note += f"; {job.parameters:,} weights"
+
+    def machine(self) -> Machine | None:
+        """The machine that the run was made on; None lets Engram choose."""
+        return Machine("cpu", "fp32", False, self.threads, False, ("as set by the benchmark",))
+
+    def go(self) -> dict[str, float]:
+        """See Contestant."""
+        for _ in self.made.sample(PICTURES, seed=0, steps=self.steps, sampler="dpm++"):
+            pass
+        return {}
+
+
+class SamplingDefault(Sampling):
+    """Number format, layout and threads as Engram chooses them."""
+
+    note = "engram.load(run).sample, number format, layout and threads of its own choice"
+
+    def machine(self) -> Machine | None:
+        """See Sampling."""
+        return None
