@@ -48,7 +48,7 @@ class Adversary(Pictures):
         names: tuple[str, ...] = self.spec.classes if self.classes else ()  # type: ignore[attr-defined]
         if ask.label is not None and ask.label not in names:
             if not names:
-                raise ConfigError(f"this run knows no classes, so not {ask.label!r} either; train with conditional=true")
+                raise ConfigError("this run knows no classes; train with conditional=true on pictures that have some")
             raise ConfigError(f"there is no class {ask.label!r}{did_you_mean(ask.label, names)}; there are {', '.join(names)}")
         return dataclasses.replace(ask, temperature=1.0 if ask.temperature is None else ask.temperature)
 
