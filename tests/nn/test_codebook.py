@@ -102,6 +102,7 @@ def test_dead_codes_restart_at_vectors_of_the_batch() -> None:
     assert len(book.vectors.unique(dim=0)) == 8
     assert perplexity(torch.bincount(book(z)[1].flatten(), minlength=8)) > 4
     assert torch.allclose(book.usage[1:], book.usage[1:].mean())
+    torch.testing.assert_close(book.totals, book.vectors * book.usage[:, None])  # so they stay where they were put
 
 
 def test_with_restarts_all_codes_are_in_use() -> None:
