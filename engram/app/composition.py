@@ -3,7 +3,7 @@
 Of the shapes: their shape, colour and place, for combinations that training held out and for some that it showed. Of digits by
 name: the digit. The classifier never sees a run's pictures; it is trained on generated or real ones by a fixed recipe, is kept
 in the cache, and its accuracy on real pictures is part of the result. For shapes it can also answer "none of these", which it
-learned from empty pictures, pictures of two things, and things that are half the one and half the other.
+learned from empty pictures and pictures of two things.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The judge of drawn shapes: a CNN that says which shape, colour, place and size a picture shows, or that it shows none.
 
 It is trained by a fixed recipe on pictures drawn for it, never on those that a run has made, and kept in the cache. "None of
-these" it learns from empty pictures, pictures of two things, and things that are half the one and half the other.
+these" it learns from empty pictures and pictures of two things.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from engram.models.cnn import CNN
 VERSION = 1  # of the recipe: raise it when a change would change the judge
 HEADS = {"shape": len(shapes.SHAPES) + 1, "colour": len(shapes.COLOURS), "place": len(shapes.PLACES), "size": len(shapes.SIZES)}
 ASKED = ("shape", "colour", "place")  # what must agree; sizes are told beside it, since not every prompt names one
-STEPS, BATCH, RATE = 1000, 96, 3e-3
-JUNK = 12  # pictures of each batch that show nothing that has a name
+STEPS, BATCH, RATE = 800, 96, 3e-3
+JUNK = 8  # pictures of each batch that show nothing that has a name
 Look = Callable[[Tensor], dict[str, Tensor]]
 
 
@@ -94,17 +94,13 @@ def _lesson(combos: np.ndarray, rng: np.random.Generator, side: int) -> tuple[Te
     jitter = rng.random((BATCH, 6), np.float32)
     x = shapes.render(y, jitter, side)
     junk = x[-JUNK:]
-    empty, two, half = np.split(np.arange(JUNK), [JUNK // 8, JUNK // 2])
+    empty, two = np.split(np.arange(JUNK), [JUNK // 4])
     junk[empty] = np.array(shapes.GROUND, np.uint8)[:, None, None]
     other = y[-JUNK:].copy()
     other[two] = scenes(len(two))
     other[two, 2] = (y[-JUNK:][two, 2] + 1 + rng.integers(8, size=len(two))) % 9  # another place
-    other[half, 0] = (other[half, 0] + 1 + rng.integers(5, size=len(half))) % 6  # the same place, another shape
     second = shapes.render(other, jitter[-JUNK:], side)
     junk[two] = np.maximum(junk[two], second[two])
-    for row in half:
-        middle = round((8 + 8 * (other[row, 2] % 3)) * side / shapes.SIDE)
-        junk[row, :, :, middle:] = second[row, :, :, middle:]
     y[-JUNK:] = -1
     y[-JUNK:, 0] = len(shapes.SHAPES)
     return torch.from_numpy(x), torch.from_numpy(y)
@@ -135,7 +131,7 @@ def _accuracy(net: CNN, side: int, rows: int = 1920) -> dict[str, Any]:
 
 
 def _network(side: int) -> CNN:
-    return CNN(3, (side, side), sum(HEADS.values()), (24, 48, 96), (128,), dropout=0.1)
+    return CNN(3, (side, side), sum(HEADS.values()), (16, 32, 64), (128,), dropout=0.1)
 
 
 def _signed(x: Tensor) -> Tensor:
