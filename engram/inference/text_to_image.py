@@ -1,8 +1,7 @@
 """Words to pictures by latent diffusion: noise in the codes of an autoencoder becomes a code, and the code a picture.
 
 Papers: Rombach et al. 2022; guidance and negative prompts: Ho & Salimans 2022; image to image: Meng et al. 2022, "SDEdit",
-section 3 (start from the given picture with noise in it); where words act: Tang et al. 2023, "DAAM", section 3 (attention of
-every place to every word, summed over layers, heads and steps).
+section 3 (start from the given picture with noise in it).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from engram.core.predictor import Field, Figure, Scores, View
 from engram.inference.guidance import guided
 from engram.inference.pictures import Ask, Drawn, Pictures
 from engram.inference.samplers import SAMPLERS, Known, sample, start
-from engram.nn.attention import attention_weights
+from engram.inference.word_maps import Looks, word_views
 from engram.nn.noise import RowNoise
 from engram.nn.psnr import squared_error
 from engram.nn.schedule import Schedule
@@ -166,34 +165,19 @@ class TextToImage(Pictures):
         if "tokens" in first:
             x, said = first["x"][:SHOWN], [self.words.text(t) for t in first["tokens"][:SHOWN]]
             condition, ask = self._told(first)[:SHOWN], self.checked(Ask(prompt=""))
-            looked = _Looks(self.unet, self.codec.grid)
+            looked = Looks(self.unet, self.codec.grid)
             with looked:
                 made = self.draw_each(condition, ask, RowNoise(0, 0, len(said), self.device)).x
             both = self.to_uint8(torch.stack([x.to(self.device), made], 1).flatten(0, 1))
             names = [name for caption in said for name in (f"real: {caption}", "made")]
             title = "Real pictures of captions, and made ones"
             yield View("prompts", title, "pictures", {"columns": 4, "captions": names}, both)
-            yield self._word_maps(said, made, looked.maps(len(said)))
+            yield from word_views(said, self.to_uint8(made), looked.maps(len(said)))
             yield self._film(said[0], condition[:1])
         kept = first["x"][: 2 * SHOWN]
         again = torch.stack([kept.to(self.device), self.reconstruct(kept)], 1).flatten(0, 1)
         title = "Pictures, and what is left of them after coding and decoding"
         yield View("reconstructions", title, "pictures", {"columns": 4, "captions": []}, self.to_uint8(again))
-
-    def _word_maps(self, said: list[str], made: Tensor, maps: Tensor) -> View:
-        """Each made picture, and where its words were looked at: maps (B, S, h, w), the first of them of the mark."""
-        columns = 1 + max(len(caption.split()) for caption in said)
-        tiles: list[Tensor] = []
-        names: list[str] = []
-        for caption, picture, heat in zip(said, self.to_uint8(made), maps, strict=True):
-            count = len(caption.split())
-            top = heat[1 : 1 + count].amax((1, 2), keepdim=True).clamp(min=1e-9)
-            grey = F.interpolate((heat[1 : 1 + count] / top)[:, None], size=picture.shape[1:], mode="bilinear")
-            tiles += [picture, *(255 * grey).byte().cpu().expand(-1, len(picture), -1, -1)]
-            tiles += [torch.zeros_like(picture)] * (columns - 1 - count)
-            names += ["made", *caption.split(), *[""] * (columns - 1 - count)]
-        title = "Where the network looks at each word, over all layers, heads and steps (brightest place = 1)"
-        return View("words", title, "pictures", {"columns": columns, "captions": names}, torch.stack(tiles))
 
     def _film(self, caption: str, condition: Tensor) -> View:
         drawn = self.draw_each(condition, self.checked(Ask(prompt="", keep_steps=True)), RowNoise(0, 0, 1, self.device))
@@ -228,31 +212,3 @@ class TextToImage(Pictures):
         """(B,) mean squared error of the autoencoder, pixels 0 to 1."""
         std = torch.tensor(self.words.std, device=self.device).view(1, -1, 1, 1)
         return squared_error(self.reconstruct(x) * std, x * std)
-
-
-class _Looks:
-    """What the attentions to words look at, summed while in use as a context."""
-
-    def __init__(self, unet: Any, grid: tuple[int, int]):
-        self.layers, self.grid, self.sum = unet.looks(), grid, torch.zeros(())
-        self.handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        self.handles = [layer.register_forward_hook(self._adder(size)) for layer, size in self.layers]
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def maps(self, count: int) -> Tensor:
-        """(count, S, h, w): the share of each place's attention that each word gets, mean over heads, layers and steps. The
-        first rows of a guided batch are those that were told the caption."""
-        return self.sum[:count] / self.sum[:count].sum(1, keepdim=True)
-
-    def _adder(self, size: tuple[int, int]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def add(layer: nn.Module, given: tuple[Any, ...], _: Any) -> None:
-            q, k, _, mask = given[:4]
-            weights = attention_weights(q, k, mask).mean(1).transpose(1, 2).unflatten(2, size)  # (B, S, h, w)
-            self.sum = self.sum + F.interpolate(weights, size=self.grid, mode="nearest")
-
-        return add

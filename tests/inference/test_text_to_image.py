@@ -14,6 +14,7 @@ from engram.core.errors import ConfigError, DataError
 from engram.data.captions import captions
 from engram.inference.pictures import Ask
 from engram.inference.text_to_image import TextToImage
+from engram.inference.word_maps import Looks, word_views
 from engram.models.latent_vae import LatentVAE
 from engram.models.text_encoder import TextEncoder
 from engram.models.text_unet import TextUNet
@@ -140,7 +141,10 @@ def test_figures_and_looks_inside(drawer: TextToImage) -> None:
     assert values["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-3)
     assert np.mean(drawer(images=drawer.to_uint8(x))["error"]) == pytest.approx(error, rel=1e-3)
     views = {view.name: view for view in drawer.views(lambda: DATA.batches("test"))}
-    assert list(views) == ["prompts", "words", "denoising", "reconstructions"]
+    assert list(views) == ["prompts", "words", "word-regions", "denoising", "reconstructions"]
+    heat = views.pop("word-regions").data
+    assert len(heat["values"]) == len(heat["rows"])
+    assert all(len(row) == len(heat["columns"]) == 9 for row in heat["values"])
     for view in views.values():
         assert view.pictures is not None
         assert view.pictures.dtype == torch.uint8
@@ -151,12 +155,26 @@ def test_figures_and_looks_inside(drawer: TextToImage) -> None:
 
 
 def test_words_of_a_place_share_its_attention(drawer: TextToImage) -> None:
-    from engram.inference.text_to_image import _Looks
-
-    looked = _Looks(drawer.unet, drawer.codec.grid)
+    looked = Looks(drawer.unet, drawer.codec.grid)
     with torch.no_grad(), looked:
         drawer.draw(drawer.checked(Ask(prompt="a star")), RowNoise(0, 0, 2), 2)
     maps = looked.maps(2)
     assert maps.shape == (2, 1 + DATA.spec.longest, *drawer.codec.grid)  # type: ignore[attr-defined]
     torch.testing.assert_close(maps.sum(1), torch.ones(2, *drawer.codec.grid))
     assert maps[:, 3:].abs().max() == 0  # the mark and two words; the rest is padding
+
+
+def test_maps_stand_beside_their_words() -> None:
+    """A word that is looked at in the top left corner alone is white there, and its row of the table says so."""
+    maps = torch.zeros(1, 3, 6, 6)
+    maps[0, 1, :2, :2] = 0.25
+    maps[0, 2, 4:, 4:] = 0.5
+    words, regions = word_views(["red star"], torch.full((1, 3, 12, 12), 7, dtype=torch.uint8), maps)
+    assert words.data == {"columns": 3, "captions": ["made", "red", "star"]}
+    assert words.pictures is not None
+    assert words.pictures[0].unique().tolist() == [7]
+    assert words.pictures[1, :, :4, :4].unique().tolist() == [255]
+    assert words.pictures[1].sum() == 255 * 3 * 16
+    assert regions.data["rows"] == ["red", "star"]
+    assert regions.data["values"][0] == pytest.approx([0.25] + [0.0] * 8)
+    assert regions.data["values"][1] == pytest.approx([0.0] * 8 + [0.5])
