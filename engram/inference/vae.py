@@ -125,11 +125,11 @@ class VaePictures(Pictures):
             return None
         bits = self.pixels * math.log(2)
         figures = {
-            "elbo": Figure("evidence lower bound in nats per picture", lambda s: s[:, 0] / s[:, 2]),
+            "elbo": Figure("ELBO in nats per picture", lambda s: s[:, 0] / s[:, 2]),
             "bound": Figure(
                 f"importance-weighted bound of {self.samples} draws in nats per picture", lambda s: s[:, 1] / s[:, 2]
             ),
-            "bits_per_pixel": Figure("bits per pixel, at most", lambda s: -s[:, 1] / s[:, 2] / bits),
+            "bits_per_pixel": Figure("bits per pixel", lambda s: -s[:, 1] / s[:, 2] / bits),
         }
         return Scores(figures, torch.cat(parts), of="pictures", beside=used.words())
 

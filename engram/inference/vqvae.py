@@ -79,7 +79,7 @@ class CodedPictures(Pictures):
             "psnr": Figure(
                 "signal-to-noise ratio of the reconstruction in dB (PSNR)", lambda s: -10 * (s[:, 0] / s[:, 1]).log10()
             ),
-            "rmse": Figure("root mean squared error of pixels from 0 to 1", lambda s: (s[:, 0] / s[:, 1]).sqrt()),
+            "rmse": Figure("RMSE of pixels 0 to 1", lambda s: (s[:, 0] / s[:, 1]).sqrt()),
         }
         dead = int((counts == 0).sum())
         use = f"{float(perplexity(counts)):.1f} of {len(counts)} codes in use (perplexity), {dead} dead"
