@@ -126,9 +126,7 @@ class VaePictures(Pictures):
         bits = self.pixels * math.log(2)
         figures = {
             "elbo": Figure("ELBO in nats per picture", lambda s: s[:, 0] / s[:, 2]),
-            "bound": Figure(
-                f"importance-weighted bound of {self.samples} draws in nats per picture", lambda s: s[:, 1] / s[:, 2]
-            ),
+            "bound": Figure(f"bound of {self.samples} draws in nats", lambda s: s[:, 1] / s[:, 2]),
             "bits_per_pixel": Figure("bits per pixel", lambda s: -s[:, 1] / s[:, 2] / bits),
         }
         return Scores(figures, torch.cat(parts), of="pictures", beside=used.words())

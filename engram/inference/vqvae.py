@@ -76,9 +76,7 @@ class CodedPictures(Pictures):
         mean = torch.cat(errors).double()
         bits = math.prod(self.net.grid) * math.log2(len(counts)) / pixels
         figures = {
-            "psnr": Figure(
-                "signal-to-noise ratio of the reconstruction in dB (PSNR)", lambda s: -10 * (s[:, 0] / s[:, 1]).log10()
-            ),
+            "psnr": Figure("PSNR of the codes in dB", lambda s: -10 * (s[:, 0] / s[:, 1]).log10()),
             "rmse": Figure("RMSE of pixels 0 to 1", lambda s: (s[:, 0] / s[:, 1]).sqrt()),
         }
         dead = int((counts == 0).sum())

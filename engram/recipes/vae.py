@@ -41,7 +41,6 @@ class Vae(Recipe):
     epochs: float = knob(200.0, "passes over the training rows", low=0)
     batch: int = knob(64, "rows per optimizer step, over all ranks and micro-batches", low=1)
     clip: float = knob(0.0, "largest norm of the gradient; 0 = do not clip", low=0)
-    ema: float = knob(0.99, "decay of the moving average of the weights; 0 = none", low=0, high=0.999999)
     size: int = knob(0, "side of the pictures in pixels; 0 = as the data suggests", low=0)
     network: Literal["dense", "conv"] = knob("dense", "dense layers, or convolutions for colour and large pictures")
     latent: int = knob(20, "numbers of the code; 2 makes the latent grid a map", low=1)
