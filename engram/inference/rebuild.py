@@ -27,7 +27,7 @@ ODDEST = 20
 class Rebuilder(Pictures):
     """`model` gives (pictures, codes) of pictures of 0..1, and has `encode`.
 
-    bounded:    the model's pictures pass through a sigmoid
+    bounded:    a sigmoid makes the model's numbers pixels; otherwise they are clipped to 0..1
     score:      what makes a picture odd, "error" or "unexplained", above `threshold` (below 0: not known)
     odd:        classes that were kept out of training; `noise` and `amount`: what the network learned to remove
     """
@@ -70,9 +70,9 @@ class Rebuilder(Pictures):
         return self._run(self.model.encode, x).float()  # type: ignore[arg-type]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What the codes of pictures (B, C, H, W) give back, in 0..1 when the run bounds it."""
+        """What the codes of pictures (B, C, H, W) give back, in 0..1."""
         raw = self._run(self.model, x)[0].float()
-        return raw.sigmoid() if self.bounded else raw
+        return raw.sigmoid() if self.bounded else raw.clamp(0, 1)
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """{"error": (B,), "unexplained": (B,)}."""

@@ -47,7 +47,7 @@ class AutoencoderRecipe(Recipe):
     norm: str = knob("none", "batch, layer, group or none")
     init: str = knob("auto", "auto suits the activation; or xavier_uniform, he_normal, lecun_normal, orthogonal, zeros ...")
     loss: Literal["mse", "bce"] = knob("mse", "squared error, or binary cross-entropy for pixels that are mostly 0 or 1")
-    bounded: bool = knob(True, "mse: a sigmoid keeps pixels in 0 to 1; false: plain numbers")
+    bounded: bool = knob(False, "mse: a sigmoid keeps pixels in 0 to 1; without it they are clipped in use")
     noise: Noise = knob("none", "what the network learns to remove")
     amount: float = knob(0.0, "gaussian: its deviation, else the share of pixels hit; 0 = 0.5, for salt_and_pepper 0.3", low=0)
     sparse: Literal["none", "l1", "kl"] = knob("none", "penalty of the code: mean size, or mean activation off its target")

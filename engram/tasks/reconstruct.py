@@ -30,7 +30,8 @@ MEAN_ACTIVATION = "the mean activation of a unit is taken over the whole batch"
 class Reconstruct(Task):
     """Batch: "x" (B, C, H, W) with pixels of 0..1, and for denoising "noise" as `nn.corrupt.noise_of` says.
 
-    The model gives (pictures (B, C, H, W), codes); its pictures pass through a sigmoid here, unless `bounded` is False.
+    The model gives (pictures (B, C, H, W), codes), whose numbers become pixels here: by a sigmoid, or with `bounded` False as they
+    are, clipped to 0..1 in use but not in the loss. With the squared error a sigmoid may stay at black for long, where it is flat.
 
     loss:         "mse", the squared error per pixel, or "bce", the binary cross-entropy, for pixels that are mostly 0 or 1
     noise:        what the pictures suffer before the model reads them, of strength `amount`
@@ -74,7 +75,7 @@ class Reconstruct(Task):
 
     def pictures(self, raw: Tensor) -> Tensor:
         """What the model gives, as pictures."""
-        return raw.float().sigmoid() if self.bounded or self.kind == "bce" else raw
+        return raw.float().sigmoid() if self.bounded or self.kind == "bce" else raw.float().clamp(0, 1)
 
     def corrupted(self, batch: Batch) -> Tensor:
         """What the model reads: the pictures, with noise where it is trained to remove it.
@@ -138,7 +139,7 @@ class Reconstruct(Task):
     def _error(self, raw: Tensor, x: Tensor) -> Tensor:
         if self.kind == "bce":
             return F.binary_cross_entropy_with_logits(raw.float(), x)
-        return F.mse_loss(self.pictures(raw).float(), x)
+        return F.mse_loss(raw.float().sigmoid() if self.bounded else raw.float(), x)
 
     def _penalty(self, code: Tensor) -> Tensor:
         """Of codes (B, units, ...), in float32; the mean activation of a map's channel is taken over its places too."""

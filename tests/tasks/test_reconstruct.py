@@ -43,6 +43,9 @@ def test_losses_by_hand() -> None:
     for (kind, bounded), value in expected.items():
         task = Reconstruct(model, loss=kind, bounded=bounded)  # type: ignore[arg-type]
         assert float(task.loss({"x": x}, Ctx())[0].detach()) == pytest.approx(float(value), rel=1e-5)
+    plain = Reconstruct(model, bounded=False)({"x": x})  # in use clipped, which the loss above is not
+    assert torch.equal(plain, model(x)[0].clamp(0, 1))
+    assert raw.min() < 0
     assert Reconstruct(model, loss="bce").chance_loss() == pytest.approx(math.log(2))
 
 
@@ -64,6 +67,7 @@ def test_penalties_by_hand_and_which_may_be_split() -> None:
     assert not Reconstruct(Autoencoder(SHAPE, 4, (8,), norm="batch")).phases()[0].splits
 
 
+@torch.no_grad()
 def test_a_map_is_sparse_by_channel() -> None:
     torch.manual_seed(0)
     model = ConvAutoencoder(SHAPE, 3, (4,), spatial=True, code_activation="sigmoid")
