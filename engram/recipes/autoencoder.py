@@ -23,6 +23,7 @@ class AutoencoderDense(AutoencoderRecipe):
     tiny: ClassVar = {"hidden": (64,), "code": 16, "epochs": 4, "batch": 128, "optim.lr": 3e-3}
     narrow: ClassVar = True
 
+    bounded: bool = knob(True, "mse: a sigmoid keeps pixels in 0 to 1; without it they are clipped in use")
     hidden: tuple[int, ...] = knob((512, 256), "widths of the encoder's layers; the decoder's are the same backwards", low=1)
 
     def make_model(self, shape: tuple[int, int, int], code_activation: str) -> nn.Module:

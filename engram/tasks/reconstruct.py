@@ -31,7 +31,7 @@ class Reconstruct(Task):
     """Batch: "x" (B, C, H, W) with pixels of 0..1, and for denoising "noise" as `nn.corrupt.noise_of` says.
 
     The model gives (pictures (B, C, H, W), codes), whose numbers become pixels here: by a sigmoid, or with `bounded` False as
-    they are, clipped to 0..1 in use but not in the loss. On the squared error a sigmoid may stay at black for long: it is flat there.
+    they are, clipped to 0..1 in use but not in the loss. On the squared error a sigmoid may stay at black, where it is flat.
 
     loss:         "mse", the squared error per pixel, or "bce", the binary cross-entropy, for pixels that are mostly 0 or 1
     noise:        what the pictures suffer before the model reads them, of strength `amount`
