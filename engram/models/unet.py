@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         # Channels last, the map is (B, H W, 3 C) already and nothing is copied.
-        places = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, c // self.heads)
+        places = self.qkv(self.norm(x)).permute(0, 2, 3, 1).contiguous().view(b, h * w, 3, self.heads, c // self.heads)
         q, k, v = places.permute(2, 0, 3, 1, 4)  # (B, heads, H W, C / heads) each
         if q.requires_grad and h * w <= FEW:
             seen = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
