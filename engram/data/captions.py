@@ -191,7 +191,9 @@ def _folder(
         batch=batch,
         seed=seed,
         transform=Ready(spec, text),
-        raw=lambda split, wanted: [{"image": paths[split][r], "caption": said[split][r]} for r in wanted],
+        raw=lambda split, wanted: [
+            {"image": spec.picture(spec.decode_uint8(paths[split][r])), "caption": said[split][r]} for r in wanted
+        ],
         names=lambda split, wanted: [called[split][r] for r in wanted],
     )
 

@@ -39,21 +39,21 @@ class ImageGpt(Recipe):
     """Two stages in one run: the codec until `stage` of the steps, then the Transformer on its codes."""
 
     tiny: ClassVar = {
-        "data": "digit_names", "codes": 16, "code_width": 8, "widths": (8,), "blocks": 1, "layers": 1, "heads": 2, "width": 16,
-        "steps": 40, "batch": 24,
+        "data": "digit_names", "codes": 16, "code_width": 8, "widths": (8,), "blocks": 1, "stage": 0.3, "layers": 1, "heads": 2,
+        "width": 16, "steps": 40, "batch": 24,
     }  # fmt: skip
     specs: ClassVar = (CaptionSpec,)
 
     data: Any = knob("shapes", "shapes, digit_names, mnist_names, or a folder of pictures with captions")
-    epochs: float = knob(16.0, "passes over the training rows, both stages together", low=0)
-    batch: int = knob(64, "rows per optimizer step, over all ranks and micro-batches", low=1)
+    epochs: float = knob(10.0, "passes over the training rows, both stages together", low=0)
+    batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
     rows: int = knob(0, "training rows of a built-in set; 0 = all", low=0)
     size: int = knob(0, "side of the pictures in pixels; 0 = as the data suggests", low=0)
-    stage: float = knob(0.3, "share of the steps that train the codec", low=0.01, high=0.99)
+    stage: float = knob(0.55, "share of the steps that train the codec", low=0.01, high=0.99)
     codes: int = knob(256, "codes in the codebook", low=2)
     code_width: int = knob(32, "numbers in each code", low=1)
     widths: tuple[int, ...] = knob((32, 64), "channels of the codec's stages; each halves height and width", low=1)
-    blocks: int = knob(1, "residual blocks of the codec's encoder, and of its decoder", low=0)
+    blocks: int = knob(0, "residual blocks of the codec's encoder and decoder; none keeps codes local", low=0)
     commit: float = knob(0.25, "weight of the encoder's distance to its codes", low=0)
     warm: float = knob(0.3, "share of the codec's steps before it quantises", low=0, high=1)
     layers: int = knob(3, "Transformer blocks", low=1)
