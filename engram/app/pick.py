@@ -44,8 +44,9 @@ def pick(recipe: Any, knobs: dict[str, Any]) -> Picked:
         return _texts(found, recipe, knobs)
     if recipe in BUILT_IN:
         source = BUILT_IN[recipe]
-        what = f"{recipe} is a built-in {'table' if source.kind == 'table' else 'set of images'} ({source.description})"
-        return _chosen("mlp" if source.kind == "table" else "cnn", recipe, knobs, what)
+        what = {"image": "set of images", "captioned": "set of captioned images"}.get(source.kind, "table")
+        suits = {"image": "cnn", "captioned": "latent_diffusion"}.get(source.kind, "mlp")
+        return _chosen(suits, recipe, knobs, f"{recipe} is a built-in {what} ({source.description})")
     path = Path(recipe).expanduser()
     if recipe and path.is_dir():
         return _folder(path, recipe, knobs)

@@ -229,7 +229,7 @@ def table_frames(name: str, *, mirror: str = "") -> tuple[DataFrame, str, DataFr
     source = find(name)
     if source.kind != "table":
         what = {"image": "images", "captioned": "captioned images"}.get(source.kind, "texts")
-        recipe = {"image": "an image recipe such as cnn", "captioned": "image_gpt"}.get(source.kind, "a text recipe")
+        recipe = {"image": "an image recipe such as cnn", "captioned": "latent_diffusion"}.get(source.kind, "a text recipe")
         raise DataError(f"{name} is a set of {what}, not a table; train it with {recipe}")
     if not source.files:
         return _bundled(name, source.target), source.target, None
