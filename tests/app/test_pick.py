@@ -28,7 +28,10 @@ def test_recipes_pass_unchanged():
         assert pick(given, {"epochs": 2}) == (given, {"epochs": 2}, [])
 
 
-@pytest.mark.parametrize(("name", "recipe"), [("iris", "mlp"), ("adult", "mlp"), ("digits", "cnn"), ("shapes", "latent_diffusion")])
+SETS = [("iris", "mlp"), ("adult", "mlp"), ("digits", "cnn"), ("fashion_mnist", "cnn"), ("shapes", "latent_diffusion")]
+
+
+@pytest.mark.parametrize(("name", "recipe"), SETS)
 def test_built_in_data(name: str, recipe: str):
     picked, knobs, why = pick(name, {"epochs": "2"})
     assert (picked, knobs) == (recipe, {"data": name, "epochs": "2"})
