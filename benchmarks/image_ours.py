@@ -128,7 +128,14 @@ class VaeStep(Training):
     """A step of `vae`."""
 
     recipe, batch, steps, low = "vae", VAE_BATCH, ROWS // VAE_BATCH, 0.0
-    knobs: ClassVar = {"data": "digits", "size": 28, "latent": CODE, "hidden": (HIDDEN, HIDDEN), "activation": "tanh", **CONSTANT}
+    knobs: ClassVar = {
+        "data": "digits",
+        "size": 28,
+        "latent": CODE,
+        "hidden": (HIDDEN, HIDDEN),
+        "activation": "tanh",
+        **CONSTANT,
+    }
 
 
 class VaeDefault(AsChosen):

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,7 +117,11 @@ def right(eye: Eye, x: Tensor, y: Tensor) -> int:
 
 
 def judge_named(name: str | None, recipe: Recipe, data: Data, say: Say = lambda _: None) -> Judge:
-    """The judge that was asked for: a run's folder, or None for our own of this data. Raises RunError."""
+    """The judge that was asked for: a run's folder, a file of Inception weights, or None for our own. Raises RunError."""
+    if name and name.endswith(".safetensors"):
+        from engram.app.judge_inception import inception_judge
+
+        return inception_judge(Path(name), own_judge(recipe, data, say))
     return run_judge(load(name)) if name else own_judge(recipe, data, say)
 
 

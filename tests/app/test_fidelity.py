@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import engram
@@ -18,6 +19,7 @@ from engram.app.fidelity import Made, draw, fidelity, figures, train_on_samples
 from engram.app.judge import Eye, Judge, gather, judge_named, learn, own_judge, plain_data, right, run_judge, turned
 from engram.app.run import Run
 from engram.core.errors import ConfigError, DataError, RunError
+from engram.models.inception import Inception, from_weights
 from engram.recipes.cnn import Cnn
 
 
@@ -134,6 +136,21 @@ def test_a_run_is_the_judge(tmp_path: Path, vae: Run) -> None:
     assert judge_named(str(tmp_path / "cnn"), Cnn(), plain_data(Cnn())).about == judge.about
     with pytest.raises(RunError, match="does not classify pictures"):
         run_judge(vae)
+
+
+def test_inception_weights_of_the_user_are_the_judge(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = Inception().state_dict()
+    save_file(weights, tmp_path / "inception.safetensors")
+    judge = judge_named(str(tmp_path / "inception.safetensors"), Cnn(), plain_data(Cnn()))
+    x = gather(plain_data(Cnn()), "test", 2)[0]
+    features, classes = judge.see(x)
+    torch.testing.assert_close(features, from_weights(weights)(x / 127.5 - 1).detach())
+    assert classes is not None
+    assert "Inception-v3 (plain)" in judge.about
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(RunError, match=r"other.safetensors: these are no weights of Inception-v3"):
+        judge_named(str(tmp_path / "other.safetensors"), Cnn(), plain_data(Cnn()))
 
 
 def test_real_pictures_beat_noise_and_one_class(digits: tuple[Tensor, Tensor]) -> None:
