@@ -10,6 +10,8 @@ The codes are moved by sums, not by a gradient, so the moving is apart from the 
     book.see(z, ids, keys)       # adds counts and sums of this piece
     book.move()                  # once per step, when the pieces of all ranks are summed (see engram/tasks/vector_quantise.py)
 
+Exact up to rounding: of two codes that are alike to the last bits (both put at a blank corner) either may be the nearest.
+
 Differs: both averages start at zero, so their ratio needs no correction and the first step is one step of k-means; codes that
 nobody chose are put at vectors of the batch, which also makes the first codebook; what counts as dead is relative to the mean
 use, so it does not depend on the size of the batch.
