@@ -10,8 +10,9 @@ A schedule says x = alpha x0 + sigma noise. Over alpha + sigma, each is the stra
 with s = sigma / (alpha + sigma), whose slope dx/ds is noise - x0. Euler and Heun step in s, which stays finite where alpha or
 sigma is 0; Karras et al. step in sigma / alpha. Either way Euler equals DDIM with eta 0.
 
-Known pixels (inpainting) follow RePaint (Lugmayr et al. 2022, Algorithm 1): before every call they are set to the known picture
-with the noise of that time, and a step may be taken `repeats` times, going back by new noise in between.
+Known pixels (inpainting): what is guessed of them is replaced by what is known, so every step leaves there the known picture
+with the noise of its time, and the network fits the rest to it. As in RePaint (Lugmayr et al. 2022, Algorithm 1) a step may be
+taken `repeats` times, going back by new noise in between, so that both parts come to agree.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def sample(
     """From noisy pictures x (B, ...) at times[0] down to times[-1], one step after the other.
 
     times:    falling, as `Schedule.times` gives them
-    noise:    needed by ddpm, by ddim with eta above 0, and by known pixels
+    noise:    needed by ddpm, by ddim with eta above 0, and by known pixels with repeats
     eta:      of ddim: share of the posterior's standard deviation that is drawn anew, 0 to 1
     """
     if sampler not in SAMPLERS:
@@ -120,16 +121,13 @@ def sample(
     points = _points(schedule, times)
     run = _Run(guess_of, noise, 1.0 if sampler == "ddpm" else eta)
     step = {"dpm++": _dpm, "heun": _heun, "euler": _euler}.get(sampler, _ddim)
-    keep = _keeper(known, run, x)
     if known:
         run.guess_of = lambda x, t: torch.where(known.anew, guess_of(x, t), known.picture.to(x))
     for number, (here, there) in enumerate(pairwise(points)):
-        x = keep(x, here)
-        y, guess = step(x, here, there, run)
+        x, guess = step(x, here, there, run)
         for _ in range(known.repeats - 1 if known else 0):
             run.before = None
-            y, guess = step(keep(_back(keep(y, there), there, here, run), here), here, there, run)
-        x = keep(y, there)
+            x, guess = step(_back(x, there, here, run), here, there, run)
         yield Step(number, there.t, x, guess)
 
 
@@ -174,14 +172,6 @@ def _back(x: Tensor, there: _Point, here: _Point, run: _Run) -> Tensor:
     """From the later point `there` back to the noisier `here` by new noise."""
     ratio = here.alpha / there.alpha
     return ratio * x + math.sqrt(max(here.sigma**2 - ratio**2 * there.sigma**2, 0.0)) * run.fresh(x)
-
-
-def _keeper(known: Known | None, run: _Run, x: Tensor) -> Callable[[Tensor, _Point], Tensor]:
-    """Sets the known pixels to the picture with the noise of a time: one noise throughout, so that paths stay smooth."""
-    if known is None:
-        return lambda x, at: x
-    fixed = run.fresh(x)
-    return lambda x, at: torch.where(known.anew, x, at.alpha * known.picture.to(x) + at.sigma * fixed)
 
 
 def _points(schedule: Schedule, times: Tensor | Sequence[float]) -> list[_Point]:
