@@ -85,7 +85,9 @@ def check_first_loss_is_that_of_chance(case: Case) -> None:
     """An untrained network knows nothing: its loss is near that of guessing, averaged over seeds."""
     losses = [first_loss(case.job(seed=seed)) for seed in range(4)]
     chance = case.job().task.chance_loss()
-    assert chance is not None, "the task must say what guessing costs"
+    if chance is None:  # squared errors of pictures, where an untrained network may be better or worse than the mean
+        assert isinstance(case.run.predictor, Pictures), "the task must say what guessing costs"
+        return
     assert 0.7 * chance < sum(losses) / len(losses) < 1.5 * chance, (losses, chance)
 
 

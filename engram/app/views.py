@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def draw(view: View) -> bytes:
         figure = Figure(figsize=(SIDE, SIDE * (0.6 if view.kind in ("bars", "lines") else 0.9)), dpi=130, layout="constrained")
         ax = figure.add_subplot()
         _DRAWN[view.kind](ax, view.data)
-        ax.set_title(view.title)
+        ax.set_title(textwrap.fill(view.title, 64))
         file = io.BytesIO()
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "Engram"})
     return file.getvalue()

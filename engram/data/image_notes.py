@@ -15,17 +15,17 @@ from engram.data.split import duplicates_across
 from engram.data.survey import Survey
 
 
-def class_names(listing: Listing, names: np.ndarray, belongs: np.ndarray) -> tuple[tuple[str, ...], list[Note]]:
+def class_names(listing: Listing, names: np.ndarray, belongs: np.ndarray, least: int = 2) -> tuple[tuple[str, ...], list[Note]]:
     """Classes in order (numbers by value) of readable images, given their class and split; a class may be in test only.
 
-    Raises DataError when the training images are of one class, or another split shares no class with them.
+    Raises DataError when the training images are of fewer than `least` classes, or another split shares no class with them.
     """
     train = sorted({str(n) for n, split in zip(names, belongs, strict=True) if split in ("", "train")})
-    if len(train) < 2:
+    if len(train) < least:
         found = f"one class only ({train[0]!r})" if train else "no images that can be read"
         raise DataError(f"{listing.root} has {found} to train on: there is nothing to tell apart; images need {LAYOUT}")
     notes = []
-    for split in ("val", "test"):
+    for split in ("val", "test") if least > 1 else ():
         notes += check_same_classes(train, sorted({str(n) for n in names[belongs == split]}), split)
     if lost := sorted({n for labels in listing.labels.values() for n in labels} - set(names)):
         notes.append(Note("warning", f"no image of {', '.join(lost[:5])} can be read: left out of the classes"))

@@ -86,7 +86,8 @@ def images(
         near = did_you_mean(name, known)
         raise DataError(f"{name[:200]!r} is no folder and no built-in set of images{near}; there are {', '.join(known)}")
     listing = list_folder(name) if labels else list_any(name)
-    return _folder(listing, batch, seed, size, channels, augment, budget, fractions, scale)
+    least = 2 if labels else 1
+    return _folder(listing, batch, seed, size, channels, augment, budget, fractions, scale, least)
 
 
 def _built_in(
@@ -136,6 +137,7 @@ def _folder(
     budget: int,
     fractions: Sequence[float],
     scale: Scale,
+    least: int,
 ) -> Data:
     files = [path for paths in listing.files.values() for path in paths]
     names = np.array([label for labels in listing.labels.values() for label in labels], dtype=object)
@@ -143,7 +145,7 @@ def _folder(
     seen = survey(files, size=size, channels=channels, budget=budget)
     names, belongs = names[seen.rows], belongs[seen.rows]
     known = any(names)
-    classes, notes = class_names(listing, names, belongs) if known else ((), [])
+    classes, notes = class_names(listing, names, belongs, least) if known else ((), [])
     labels = np.array([classes.index(name) if known else 0 for name in names], np.int64)
     given = {split: np.flatnonzero(belongs == split) for split in listing.files}
     rows = _split(labels, given, fractions, seed)

@@ -368,3 +368,15 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "only.png").unlink()
     with pytest.raises(DataError, match="holds no images"):
         images(str(tmp_path), batch=4, labels=False)
+
+
+def test_training_on_one_class_is_fine_where_odd_ones_are_sought(tmp_path: Path) -> None:
+    for number in range(12):
+        place = tmp_path / ("train/good" if number < 8 else f"test/{('good', 'bad')[number % 2]}")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number * 10).save(place / f"{number}.png")
+    with pytest.raises(DataError, match="one class only"):
+        images(str(tmp_path), batch=4)
+    data = images(str(tmp_path), batch=4, labels=False, scale="unit")
+    assert data.spec.classes == ("bad", "good")  # type: ignore[attr-defined]
+    assert data.size("test") == 4
