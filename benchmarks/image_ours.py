@@ -20,14 +20,13 @@ from engram.app.progress import Progress
 from engram.app.run import load
 from engram.app.train import Job, make_recipe, prepare, run_job, write_start
 from engram.checkpoint.folder import RunFolder
-from engram.core.knobs import build
 from engram.core.plan import Stepped
 from engram.data.memory import MemoryData
 from engram.data.noisy import Noisy
-from engram.recipes import find
 
 CONSTANT = {"optim.schedule": "constant", "optim.warmup": 0.0}
-DDPM = {"data": "digits", "size": SIDE, "batch": PICTURES, "widths": WIDTHS, "blocks": 2, "conditional": False, **CONSTANT}
+DDPM = {"data": "digits", "size": SIDE, "batch": PICTURES, "widths": WIDTHS, "blocks": 2, "conditional": False,
+        "sample_steps": 2, **CONSTANT}  # fmt: skip
 
 
 class Training(Other):
@@ -77,15 +76,18 @@ class Training(Other):
         return Machine("cpu", "fp32", False, self.threads, False, ("as set by the benchmark",))
 
     def _job(self, seed: int) -> Job:
-        name, recipe = make_recipe(self.recipe, self.knobs | {"batch": self.batch, "steps": self.steps, "seed": seed})
-        job = prepare(name, recipe, self.machine())
-        held = job.data
-        noisy = held if isinstance(held, Noisy) else None
-        x = pictures(self.batch * self.steps, self.side)
-        rows = {"x": (x - 1) / 2 + 1 if self.low == 0 else x, "y": torch.arange(len(x)) % 10}
-        data = MemoryData(held.spec, held.summary, {"train": rows}, batch=self.batch, seed=seed)
-        job.data = Noisy(data, noisy.normal, noisy.uniform, seed) if noisy else data
-        return job
+        knobs = self.knobs | {"batch": self.batch, "steps": self.steps, "seed": seed}
+        return job_of(self.recipe, knobs, pictures(self.batch * self.steps, self.side), self.low, self.machine())
+
+
+def job_of(recipe: str, knobs: dict[str, Any], x: torch.Tensor, low: float, machine: Machine | None) -> Job:
+    """A job on pictures x of -1..1, brought to low..1, without validation and test rows."""
+    job = prepare(*make_recipe(recipe, knobs), machine)
+    held = job.data
+    rows = {"x": (x + 1) / 2 if low == 0 else x, "y": torch.arange(len(x)) % 10}
+    data = MemoryData(held.spec, held.summary, {"train": rows}, batch=job.recipe.batch, seed=job.recipe.seed)
+    job.data = Noisy(data, held.normal, held.uniform, job.recipe.seed) if isinstance(held, Noisy) else data
+    return job
 
 
 class AsChosen(Training):
@@ -115,7 +117,7 @@ class GanStep(Training):
 
     recipe, batch = "gan", GAN_BATCH
     knobs: ClassVar = {"data": "digits", "size": 28, "r1": 0.0, "latent": LATENT, "width": GAN_WIDTHS[0],
-                       "discriminator_width": GAN_WIDTHS[1], "conditional": False, **CONSTANT}  # fmt: skip
+                       "discriminator_width": GAN_WIDTHS[1], "norm": "group", "conditional": False, **CONSTANT}  # fmt: skip
 
 
 class GanDefault(AsChosen):
@@ -153,8 +155,7 @@ class Sampling(Other):
     def build(self) -> None:
         """A run folder."""
         self._place = tempfile.TemporaryDirectory()
-        recipe = build(find("ddpm"), DDPM | {"steps": 1, "seed": 0}, "ddpm")
-        job = prepare("ddpm", recipe, self.machine())
+        job = job_of("ddpm", DDPM | {"steps": 1, "seed": 0}, pictures(PICTURES, SIDE), -1.0, self.machine())
         folder = RunFolder.create(Path(self._place.name) / "run", "run")
         write_start(job, folder, ["benchmark"])
         run_job(job, folder, lambda event, job: None)

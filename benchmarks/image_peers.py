@@ -102,7 +102,7 @@ class DiffusersStep(Contestant):
             loss.backward()
             nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self.optimizer.step()
-        return {"loss": float(loss)}
+        return {"loss": float(loss.detach())}
 
 
 class DiffusersSampling(Contestant):
@@ -169,7 +169,7 @@ class HandGan(Contestant):
             self.of_g.zero_grad()
             F.softplus(-self.d(fake)).mean().backward()
             self.of_g.step()
-        return {"loss_d": float(loss_d)}
+        return {"loss_d": float(loss_d.detach())}
 
 
 class HandVae(Contestant):
@@ -200,7 +200,7 @@ class HandVae(Contestant):
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-        return {"loss": float(loss)}
+        return {"loss": float(loss.detach())}
 
 
 class KerasVae(Contestant):
