@@ -127,7 +127,7 @@ def test_samples_by_seed_class_and_temperature() -> None:
 
 
 def test_what_cannot_be_asked() -> None:
-    with pytest.raises(ConfigError, match="no class 'on'.*did you mean one"):
+    with pytest.raises(ConfigError, match=r"no class 'on'.*did you mean one"):
         list(predictor(3).sample(label="on"))
     with pytest.raises(ConfigError, match="conditional=true"):
         list(predictor().sample(label="one"))
