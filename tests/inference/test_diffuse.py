@@ -92,7 +92,7 @@ def test_strength_says_how_much_changes() -> None:
         net.draw(net.checked(Ask(image=image, strength=s, steps=20, keep_steps=True)), RowNoise(0, 0, 1), 1) for s in (0.1, 1)
     ]
     assert [len(f.steps) for f in films] == [2, 20]
-    moved = [float((f.x - image).square().mean()) for f in films]
+    moved = [(f.x - image).square().mean().item() for f in films]
     assert moved[0] < moved[1]
 
 
