@@ -103,6 +103,10 @@ class Diffuser(Pictures):
             )
         if ask.mask is not None and not ask.mask.any():
             raise ConfigError("the mask is black all over, so nothing would be drawn; what is white is made anew")
+        if ask.image is not None and ask.label is None and ask.guidance is not None:
+            raise ConfigError(
+                "guidance pulls towards a class, and with an image none is meant unless it is named; give the class too"
+            )
         strength = ask.strength if ask.strength is not None else 1.0 if ask.mask is not None or ask.image is None else STRENGTH
         if not 0 < strength <= 1:
             raise ConfigError(f"strength={strength} must be above 0 and at most 1; 1 keeps nothing of the picture")
@@ -113,9 +117,8 @@ class Diffuser(Pictures):
         assert ask.steps is not None
         assert ask.strength is not None
         first, condition = noise.normal(*self.shape), None
-        if self.classes:
-            chance = noise.uniform()
-            condition = self._labels(ask.label, chance)
+        if self.classes and (ask.image is None or ask.label is not None):  # else the given picture says what it is
+            condition = self._labels(ask.label, noise.uniform())
         image = None if ask.image is None else ask.image.to(self.device)[None]
         x = start(self.schedule, first, image, ask.strength)
         known = None

@@ -85,6 +85,14 @@ def test_known_pixels_stay() -> None:
     assert drawn.x[:, :, :2].std() > 0.01
 
 
+def test_given_pictures_say_what_they_are() -> None:
+    """With an image and no class the network is told none; with a class, that one."""
+    image = torch.zeros(SHAPE)
+    drawn = [best().draw(best().checked(Ask(image=image, label=label)), RowNoise(0, 0, 3), 3).x for label in (None, "cat")]
+    torch.testing.assert_close(drawn[0], torch.full((3, *SHAPE), 0.1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawn[1], torch.full((3, *SHAPE), -0.6), atol=1e-4, rtol=0)
+
+
 def test_strength_says_how_much_changes() -> None:
     """Little strength takes few of the steps."""
     net, image = random_net(), torch.zeros(SHAPE)
@@ -117,6 +125,7 @@ def test_film_ends_in_the_picture() -> None:
         ({"mask": torch.ones(4, 4).bool()}, "mask needs the picture"),
         ({"image": torch.zeros(SHAPE), "mask": torch.zeros(4, 4).bool()}, "black all over"),
         ({"image": torch.zeros(SHAPE), "strength": 1.5}, "strength=1.5"),
+        ({"image": torch.zeros(SHAPE), "guidance": 2.0}, "give the class too"),
         ({"prompt": "a cat"}, "means nothing to this run"),
     ],
 )
