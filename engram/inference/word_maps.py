@@ -64,11 +64,12 @@ def word_views(said: list[str], made: Tensor, maps: Tensor) -> Iterator[View]:
     for caption, picture, heat in zip(said, made, maps, strict=True):
         words = caption.split()
         own = heat[1 : 1 + len(words)]
-        grey = F.interpolate((own / own.amax((1, 2), keepdim=True).clamp(min=1e-9))[:, None], size=picture.shape[1:])
+        least, most = own.amin((1, 2), keepdim=True), own.amax((1, 2), keepdim=True)
+        grey = F.interpolate(((own - least) / (most - least).clamp(min=1e-9))[:, None], size=picture.shape[1:])
         tiles += [picture, *(255 * grey).byte().expand(-1, len(picture), -1, -1)]
         tiles += [torch.zeros_like(picture)] * (columns - 1 - len(words))
         names += ["made", *words, *[""] * (columns - 1 - len(words))]
-    title = "Where the network looks at each word, over all layers, heads and steps (white: the word's brightest place)"
+    title = "Where the network looks at each word, over all layers, heads and steps: black least, white most"
     yield View("words", title, "pictures", {"columns": columns, "captions": names}, torch.stack(tiles))
     words = said[0].split()
     shares = F.adaptive_avg_pool2d(maps[0, 1 : 1 + len(words)], 3).flatten(1)
