@@ -22,7 +22,7 @@ from engram.nn.diffusion_bound import bound
 from engram.nn.noise import RowNoise, row_normal
 from engram.nn.schedule import Schedule
 
-TIMES = 8  # levels of noise at which the error of a picture is measured
+TIMES = 4  # levels of noise at which the error of a picture is measured
 SCORED, DRAWS = 1024, 4  # test pictures of the bound, and draws of each
 MOST_STEPS, MOST_GUIDANCE = 2000, 50.0
 STRENGTH = 0.6  # of changing a given picture
@@ -36,11 +36,11 @@ class Diffuser(Pictures):
 
     Sampling takes steps, sampler, and with classes label and guidance; image with strength starts from a given picture with
     noise in it, image with mask draws the white part of the mask anew (RePaint). `error` is the squared error of the
-    network's answer at eight levels of noise, the same noise for every picture: high for pictures unlike the training's.
+    network's answer at four levels of noise, the same noise for every picture: high for pictures unlike the training's.
     """
 
     gives: ClassVar = {
-        "error": Field("number", "how badly its noise is told from it, over eight levels: high for odd pictures")
+        "error": Field("number", "how badly its noise is told from it, over four levels: high for odd pictures")
     }
     verbs: ClassVar = frozenset({"sample"})
 
