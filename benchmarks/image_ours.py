@@ -150,6 +150,7 @@ class Sampling(Other):
     """`engram.load(run).sample(16, steps=20, sampler="dpm++")` of a run of one step."""
 
     note = "engram.load(run).sample, fp32, contiguous layout"
+    steps = 20
     allocator = "freed blocks kept (mallopt)"
 
     def build(self) -> None:

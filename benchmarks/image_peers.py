@@ -24,7 +24,7 @@ class Contestant:
     precision = "fp32"
     allocator = "glibc as it comes"
     packages: tuple[str, ...] = ("torch",)
-    steps = 20
+    steps = 10
 
     def __init__(self, quick: bool, threads: int):
         self.steps = 3 if quick else self.steps
@@ -110,6 +110,7 @@ class DiffusersSampling(Contestant):
 
     note = "UNet2DModel, DPMSolverMultistepScheduler of order 2"
     packages = ("torch", "diffusers")
+    steps = 20
 
     def build(self) -> None:
         """See Contestant."""

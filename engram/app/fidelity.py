@@ -102,7 +102,7 @@ def figures(real: Tensor, fake: Tensor) -> dict[str, float]:
 def draw(run: Run, predictor: Pictures, data: Data, n: int, seed: int, chunk: int, wishes: dict[str, Any]) -> Made:
     """`n` samples; of a run that takes a class, classes as often as in training, in mixed order."""
     spec: Any = data.spec
-    if "label" not in predictor.options or "label" in wishes or not spec.classes:
+    if "label" in wishes or not spec.classes or not takes_class(predictor, spec.classes[0]):
         label = wishes.get("label")
         known = list(spec.classes).index(label) if label in spec.classes else -1
         x = _pictures(run, n, seed, chunk, wishes)
@@ -161,6 +161,15 @@ def sampler(run: Run, wishes: dict[str, Any]) -> Pictures:
         raise ConfigError(f"{run.path} is a {run.info['recipe']} run, which makes no new pictures; fidelity measures those")
     predictor.ask(**wishes)
     return predictor
+
+
+def takes_class(predictor: Pictures, name: str) -> bool:
+    """Whether samples can be asked by class: a network that could learn classes may not have been told them."""
+    try:
+        predictor.ask(label=name)
+    except EngramError:
+        return False
+    return True
 
 
 def data_of(run: Run) -> Data:

@@ -194,6 +194,13 @@ def test_samples_of_every_class_come_in_their_shares_and_repeat(vae: Run) -> Non
     assert sevens.asked.tolist() == [7] * 20
 
 
+def test_a_run_that_was_told_no_classes_is_labelled_by_the_judge(tmp_path: Path) -> None:
+    run = engram.train("vae", steps=20, hidden=(16,), latent=4, out=tmp_path / "vae", progress=False, report=False)
+    got = fidelity(run, lambda data: own_judge(run.recipe, data), n=30, train_on=40)
+    assert got["asked"] is None
+    assert got["train_on_samples"]["labels"] == "the judge"
+
+
 def test_a_classifier_learns_from_good_samples_and_not_from_wrong_labels(digits: tuple[Tensor, Tensor]) -> None:
     x, y = digits
     data, judge = plain_data(Cnn()), own_judge(Cnn(), plain_data(Cnn()))
