@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from engram.checkpoint.files import reason, write_bytes
 from engram.core.errors import ConfigError, RunError
@@ -36,6 +37,27 @@ def grid(arrays: np.ndarray, columns: int = 0) -> Image.Image:
         top, left = number // columns * (height + GAP), number % columns * (width + GAP)
         sheet[top : top + height, left : left + width] = array
     return Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+
+
+def captioned(arrays: np.ndarray, columns: int, captions: Sequence[str]) -> Image.Image:
+    """A grid with a caption below each picture, wrapped to its width; captions beyond the pictures are left out."""
+    height, width = arrays.shape[1:3]
+    scale = max(1, -(-READABLE // max(height, width)))
+    wide, high = max(width * scale, 84), height * scale  # wide enough for a word
+    wrapped = [textwrap.wrap(text, wide // 6)[:4] for text in captions[: len(arrays)]]
+    lines = max(map(len, wrapped), default=0)
+    columns = min(columns or len(arrays), len(arrays))
+    rows = -(-len(arrays) // columns)
+    cell_w, cell_h = wide + 6, high + 12 * lines + 8
+    sheet = Image.new("RGB", (columns * cell_w, rows * cell_h), (BESIDE,) * 3)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    for number, array in enumerate(arrays):
+        left, top = number % columns * cell_w, number // columns * cell_h
+        face = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        sheet.paste(face.resize((width * scale, high), Image.Resampling.NEAREST).convert("RGB"), (left, top))
+        for line, words in enumerate(wrapped[number] if number < len(wrapped) else ()):
+            pen.text((left, top + high + 1 + 12 * line), words, fill=(0, 0, 0), font=font)
+    return sheet
 
 
 def png(image: Image.Image) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.app.pictures import grid, png
+from engram.app.pictures import captioned, grid, png
 from engram.checkpoint.files import reason, write_bytes, write_json
 from engram.core.batch import Batch
 from engram.core.errors import RunError
@@ -70,7 +70,9 @@ def draw(view: View) -> bytes:
     """One look as PNG bytes."""
     if view.kind == "pictures":
         assert view.pictures is not None
-        return png(grid(view.pictures.permute(0, 2, 3, 1).numpy(), int(view.data.get("columns", 0))))
+        arrays, columns = view.pictures.permute(0, 2, 3, 1).numpy(), int(view.data.get("columns", 0))
+        said = [str(c) for c in view.data.get("captions") or ()]
+        return png(captioned(arrays, columns, said) if any(said) else grid(arrays, columns))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,7 +82,7 @@ def draw(view: View) -> bytes:
         figure = Figure(figsize=(SIDE, SIDE * (0.6 if view.kind in ("bars", "lines") else 0.9)), dpi=130, layout="constrained")
         ax = figure.add_subplot()
         _DRAWN[view.kind](ax, view.data)
-        ax.set_title(textwrap.fill(view.title, 64))
+        ax.set_title(textwrap.fill(view.title, 48))
         file = io.BytesIO()
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "Engram"})
     return file.getvalue()
@@ -123,7 +125,8 @@ def _heat(ax: Any, data: dict[str, Any]) -> None:
     ax.imshow(data["values"], cmap="viridis", aspect="equal")
     ax.grid(False)
     for axis, names in ((ax.xaxis, data.get("columns")), (ax.yaxis, data.get("rows"))):
-        axis.set_ticks(range(len(names)), [str(n) for n in names]) if names else axis.set_ticks([])
+        tilted = 45 if axis is ax.xaxis and names and max(map(len, map(str, names))) > 3 else 0
+        axis.set_ticks(range(len(names)), [str(n) for n in names], rotation=tilted) if names else axis.set_ticks([])
 
 
 _DRAWN = {"points": _points, "lines": _lines, "bars": _bars, "heat": _heat}

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engram.app.pictures import GAP, film_page, grid, write_film, write_samples
+from engram.app.pictures import GAP, captioned, film_page, grid, write_film, write_samples
 from engram.app.views import draw, read_film, read_views, write_shown, write_views
 from engram.core.errors import ConfigError
 from engram.core.predictor import Predictor, View
@@ -73,6 +73,21 @@ def test_a_grid_has_every_picture_in_its_place() -> None:
     assert [sheet[35 + 72 * (i // 3), 40 + 82 * (i % 3)] for i in range(5)] == [0, 40, 80, 120, 160]
     assert sheet[-1, -1] == 255
     assert grid(arrays[:, :8, :8]).size == (3 * 64 + 2 * GAP, 2 * 64 + GAP)  # small ones are enlarged
+
+
+def test_captions_stand_below_their_pictures() -> None:
+    arrays = np.full((3, 8, 8, 3), 90, np.uint8)
+    sheet = np.asarray(captioned(arrays, 2, ["a long caption that does not fit on one line", "", "b"]))
+    plain = np.asarray(captioned(arrays, 2, ["", "", ""]))
+    assert sheet.shape[1] == plain.shape[1]
+    assert sheet.shape[0] > plain.shape[0]
+    cell = sheet.shape[0] // 2
+    assert (sheet[:64, :64] == 90).all()
+    assert (sheet[cell : cell + 64, :64] == 90).all()
+    text = (sheet < 60).any(2)
+    assert text[64:cell, :90].any()
+    assert not text[64:cell, 90:].any()
+    assert text[cell + 64 :, :90].any()
 
 
 def test_samples_go_to_a_grid_an_array_or_a_folder(tmp_path: Path) -> None:
