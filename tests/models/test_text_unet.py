@@ -51,8 +51,8 @@ def reference(w: dict[str, Tensor], x: Tensor, t: Tensor, told: Tensor) -> Tenso
         k, v = w[f"{at}.kv.weight"].chunk(2)
         out, _ = F.multi_head_attention_forward(
             y.transpose(0, 1), z.transpose(0, 1), z.transpose(0, 1), width, 2, None, torch.zeros(3 * width).double(), None,
-            None, False, 0.0, w[f"{at}.join.weight"], w[f"{at}.join.bias"], key_padding_mask=absent, use_separate_proj_weight=True,
-            q_proj_weight=w[f"{at}.q.weight"], k_proj_weight=k, v_proj_weight=v,
+            None, False, 0.0, w[f"{at}.join.weight"], w[f"{at}.join.bias"], key_padding_mask=absent,
+            use_separate_proj_weight=True, q_proj_weight=w[f"{at}.q.weight"], k_proj_weight=k, v_proj_weight=v,
         )  # fmt: skip
         return out.transpose(0, 1)
 
