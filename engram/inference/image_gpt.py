@@ -156,9 +156,7 @@ class ImageGPT(Pictures):
         for batch in batches():
             counts += torch.bincount(self.encode(batch["x"]).flatten().cpu(), minlength=self.codes)
         share = (counts.double() / counts.sum()).sort(descending=True).values.tolist()
-        title = (
-            f"{int((counts > 0).sum())} of {self.codes} codes in use, like {float(perplexity(counts)):.0f} used evenly"
-        )
+        title = f"{int((counts > 0).sum())} of {self.codes} codes in use, like {float(perplexity(counts)):.0f} used evenly"
         yield View("codebook", title, "bars", {"names": [*range(1, self.codes + 1)], "values": share, "ylabel": "share"})
         columns = self.words.longest + 1
         maps: list[Tensor] = []
