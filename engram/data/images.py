@@ -82,6 +82,8 @@ def images(
     if name in BUILT_IN and BUILT_IN[name].kind == "image":
         return _built_in(name, batch, seed, size, channels, augment, fractions, scale)
     if not isinstance(source, (str, os.PathLike)) or not os.path.exists(source):
+        if name in BUILT_IN and BUILT_IN[name].kind == "captioned":
+            raise DataError(f"{name} are pictures with captions: engram train latent_diffusion data={name}, or image_gpt")
         known = [n for n, s in BUILT_IN.items() if s.kind == "image"]
         near = did_you_mean(name, known)
         raise DataError(f"{name[:200]!r} is no folder and no built-in set of images{near}; there are {', '.join(known)}")

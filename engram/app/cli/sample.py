@@ -16,7 +16,7 @@ from engram.app.cli.output import emit, json_line, say
 @click.option("--n", "-n", default=16, show_default=True, type=click.IntRange(1), help="How many pictures.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Picture i of a seed is always the same one.")
 @click.option("--output", "-o", type=click.Path(), metavar="FILE|DIR", help="A grid (.png), an array (.npy) or a folder.")
-@click.option("--class", "label", metavar="NAME", help="Pictures of this class.")
+@click.option("--class", "--label", "label", metavar="NAME", help="Pictures of this class.")
 @click.option("--prompt", metavar="TEXT", help="What the pictures shall show.")
 @click.option("--negative", metavar="TEXT", help="What they shall not show.")
 @click.option("--steps", type=int, help="Denoising steps: more is finer and slower.")
