@@ -117,7 +117,7 @@ class GanStep(Training):
 
     recipe, batch = "gan", GAN_BATCH
     knobs: ClassVar = {"data": "digits", "size": 28, "r1": 0.0, "latent": LATENT, "width": GAN_WIDTHS[0],
-                       "discriminator_width": GAN_WIDTHS[1], "norm": "group", "conditional": False, **CONSTANT}  # fmt: skip
+                       "discriminator_width": GAN_WIDTHS[1], "norm": "none", "conditional": False, **CONSTANT}  # fmt: skip
 
 
 class GanDefault(AsChosen):

@@ -154,7 +154,7 @@ class HandGan(Contestant):
         """See Contestant."""
         from engram.models.gan import Discriminator, Generator
 
-        self.g = Generator(1, (28, 28), LATENT, GAN_WIDTHS[0])
+        self.g = Generator(1, (28, 28), LATENT, GAN_WIDTHS[0], norm="none")
         self.d = Discriminator(1, (28, 28), GAN_WIDTHS[1])
         self.of_g, self.of_d = (torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (self.g, self.d))
         self.x = pictures(GAN_BATCH * self.steps, 28)

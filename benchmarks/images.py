@@ -37,7 +37,7 @@ WORKS: dict[str, tuple[str, str, str, dict[str, str]]] = {  # what it is, unit, 
         },
     ),
     "gan": (
-        "DCGAN step without R1 on 28 x 28, latent 64, features 64 (generator) and 32 (discriminator), batch 64, Adam",
+        "DCGAN step without R1 or norms on 28 x 28, latent 64, features 64 (generator) and 32 (discriminator), batch 64, Adam",
         "step",
         "hand",
         {"hand": "image_peers:HandGan", "engram": "image_ours:GanStep", "engram_default": "image_ours:GanDefault"},
