@@ -35,7 +35,7 @@ def offered(*words: str) -> list[str]:
 
 
 def test_commands():
-    assert offered("re") == ["resume", "report"]
+    assert offered("re") == ["resume", "reconstruct", "report"]
 
 
 def test_recipes_data_and_paths():
