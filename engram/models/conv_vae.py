@@ -21,6 +21,8 @@ from engram.nn import activation as activation_named
 from engram.nn import initialise
 from engram.nn import norm as norm_named
 
+LOUD = 5.0  # of a class among hundreds of numbers: said softly, the code learns to hold it, and samples disobey
+
 
 class ConvVAE(nn.Module):
     """(B, channels, height, width) to the same shape, by way of `latent` numbers.
@@ -98,4 +100,4 @@ class ConvVAE(nn.Module):
             return features
         if y is None:
             raise ValueError("a VAE that is told classes needs y")
-        return torch.cat([features, F.one_hot(y, self.classes).to(features)], 1)
+        return torch.cat([features, LOUD * F.one_hot(y, self.classes).to(features)], 1)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from engram.nn import activation as activation_named
 from engram.nn import initialise
 
+LOUD = 5.0  # of a class among hundreds of numbers: said softly, the code learns to hold it, and samples disobey
+
 
 class VAE(nn.Module):
     """(B, channels, height, width) to the same shape, by way of `latent` numbers.
@@ -72,7 +74,7 @@ class VAE(nn.Module):
             return features
         if y is None:
             raise ValueError("a VAE that is told classes needs y")
-        return torch.cat([features, F.one_hot(y, self.classes).to(features)], 1)
+        return torch.cat([features, LOUD * F.one_hot(y, self.classes).to(features)], 1)
 
 
 def _dense(widths: tuple[int, ...], activation: str) -> nn.Sequential:
