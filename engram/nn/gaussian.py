@@ -57,6 +57,11 @@ class Bernoulli(nn.Module):
         return log_density
 
 
+QUICK = (
+    30.0  # Adam moves any number by its rate: the log variance, one number for all, must fall by 6 and not by 1 in a short run
+)
+
+
 class Gaussian(nn.Module):
     """Pixels are normal around what the decoder gives, with one deviation for all: `sigma`, or a learned one when it is 0.
 
@@ -66,11 +71,16 @@ class Gaussian(nn.Module):
 
     def __init__(self, sigma: float = 0.0) -> None:
         super().__init__()
-        start = torch.tensor(2 * math.log(sigma or 0.3))  # 0.3 is about the deviation of the pixels themselves
+        start = torch.tensor(2 * math.log(sigma or 0.3) / QUICK)  # 0.3 is about the deviation of the pixels themselves
         if sigma:
-            self.register_buffer("log_var", start)
+            self.register_buffer("level", start)
         else:
-            self.log_var = nn.Parameter(start)
+            self.level = nn.Parameter(start)
+
+    @property
+    def log_var(self) -> Tensor:
+        """The log variance of a pixel."""
+        return QUICK * self.level
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
         """Pixels of 0 to 1 anywhere within their level, by uniform numbers u of the same shape."""

@@ -75,7 +75,7 @@ def test_levels_of_pixels_give_probabilities() -> None:
     """Of the gaussian likelihood the figures are in levels: far below zero, where the density itself need not be."""
     sharp = predictor(gaussian=True)
     with torch.no_grad():
-        sharp.likelihood.log_var.fill_(-20.0)  # type: ignore[union-attr]
+        sharp.likelihood.level.fill_(-20.0 / 30)  # type: ignore[union-attr]
     scores = sharp.scores(batches(30), [])
     assert scores is not None
     assert scores.figures["bits_per_pixel"].statistic(scores.parts.sum(0, keepdim=True)).item() > 0
