@@ -105,6 +105,12 @@ def write_samples(chunks: Iterator[Sampled], n: int, target: Path) -> tuple[Path
     return target, first
 
 
+def check_film(target: Path) -> None:
+    """Raises ConfigError when the file is of a kind that holds no film."""
+    if target.suffix.lower() not in (".gif", ".png"):
+        raise ConfigError(f"{target}: a film is written as .gif or .png")
+
+
 def write_film(sampled: Sampled, target: Path) -> None:
     """How pictures come to be: a moving .gif of the whole chunk, or one .png page (steps across; below, the clean guesses).
 
@@ -112,8 +118,7 @@ def write_film(sampled: Sampled, target: Path) -> None:
     """
     if not sampled.steps:
         raise ConfigError("this run makes its pictures in one go: there is no film of the steps")
-    if target.suffix.lower() not in (".gif", ".png"):
-        raise ConfigError(f"{target}: a film is written as .gif or .png")
+    check_film(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix.lower() == ".png":

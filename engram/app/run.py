@@ -74,7 +74,10 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """Networks and objective with the chosen weights, in eval mode."""
-        task = self.recipe.make_task(self.spec)
+        try:
+            task = self.recipe.make_task(self.spec)
+        except ValueError as error:  # a layer that refuses its size or name
+            raise RunError(f"{self.path} cannot be built by this version: {error}; train it again") from None
         saved = weights_of(self.folder.read_weights())
         live = task.state_dict()
         if live.keys() != saved.keys() or any(live[n].shape != saved[n].shape for n in live):

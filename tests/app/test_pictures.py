@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engram.app.pictures import GAP, captioned, film_page, grid, write_film, write_samples
+import engram
+from engram.app.pictures import GAP, captioned, check_film, film_page, grid, write_film, write_samples
 from engram.app.views import draw, read_film, read_views, write_shown, write_views
-from engram.core.errors import ConfigError
+from engram.core.errors import ConfigError, RunError
 from engram.core.predictor import Predictor, View
 from engram.data.image_spec import ImageSpec
 from engram.inference.pictures import Ask, Drawn, Pictures
@@ -150,3 +151,17 @@ def test_the_film_of_a_training(tmp_path: Path) -> None:
     frames = read_film(tmp_path)
     assert [step for step, _ in frames] == [1, 5, 9, 13, 17, 21, 25, 29]
     assert np.asarray(Image.open(frames[-1][1]))[0, 0, 0] == round((29 / 30 * 0.5 + 0.5) * 255)
+
+
+def test_a_film_of_another_kind_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.gif or \.png"):
+        check_film(tmp_path / "film.mp4")
+    check_film(tmp_path / "film.GIF")
+
+
+def test_a_run_whose_knobs_this_version_refuses_says_so(tmp_path: Path) -> None:
+    run = engram.train("cnn", epochs=1, widths=(4,), out=tmp_path / "run", threads=1, progress=False, report=False)
+    path = run.folder.run_json
+    path.write_text(path.read_text().replace('"relu"', '"relax"'))
+    with pytest.raises(RunError, match="cannot be built by this version: unknown activation 'relax'"):
+        engram.load(tmp_path / "run").predict(np.zeros((8, 8), np.uint8))

@@ -39,9 +39,11 @@ def command(
 
     What a run takes beside n and seed depends on what it is: a class, a prompt, denoising steps and guidance.
     """
-    from engram.app.pictures import write_film, write_samples
+    from engram.app.pictures import check_film, write_film, write_samples
     from engram.app.run import load
 
+    if trajectory is not None:
+        check_film(Path(trajectory))
     found = load(run, recipe=recipe_class(recipe_file))
     chunks = found.sample(n, seed=seed, chunk=chunk, image=image, mask=mask, trajectory=trajectory is not None, **wishes)
     target = Path(output) if output else found.path / "samples" / f"seed-{seed}.png"
