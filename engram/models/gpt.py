@@ -36,7 +36,8 @@ class GPT(nn.Module):
     tied:       the output layer is the token table (Press & Wolf 2017)
     window:     how many tokens, itself included, a token sees; 0 = all before it
     bias:       of the linear layers and layer norms
-    dropout:    share set to zero in training: of embeddings, attention weights and what each branch adds
+    dropout:    share set to zero in training: of embeddings and what each branch adds; not of attention weights, which
+                would leave the fused kernel (a step of 6 layers of 384 on a processor takes 15 % less)
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = _norm(norm, width, bias)
-        self.attention = Attention(width, heads, kv_heads, bias, dropout)
+        self.attention = Attention(width, heads, kv_heads, bias)
         self.norm2 = _norm(norm, width, bias)
         self.ffn = GELUFeed(width, hidden, bias) if ffn == "gelu" else SwiGLUFeed(width, hidden, bias)
         self.dropout = nn.Dropout(dropout)
@@ -184,11 +185,11 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Self-attention of `heads` heads; queries, keys and values come from one linear layer, in this order."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, bias: bool, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, kv_heads: int, bias: bool) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.size = heads, kv_heads, width // heads
         self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.size, bias=bias)
-        self.attend = Attend(dropout)
+        self.attend = Attend()
         self.out = nn.Linear(width, width, bias=bias)
 
     def forward(
