@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from engram.app.notebook import NotebookBar
 from engram.core.plan import Evaluated, Event, Stepped
 
 if TYPE_CHECKING:
@@ -44,13 +45,16 @@ class Progress(Silent):
 
     def __init__(self):
         self.console = Console(stderr=True, highlight=False)
-        self.live = self.console.is_terminal or self.console.is_jupyter
-        self.bar: Bar | None = None
+        self.notebook = self.console.is_jupyter
+        self.bar: Bar | NotebookBar | None = None
         self.shown = 0.0
 
     def say(self, text: str) -> None:
         """A line of talk."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        if self.notebook:
+            print(text, flush=True)  # rich would put each line into a box that scrolls sideways, on red paper
+        else:
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, job: Job, folder: RunFolder | None, state: Snapshot | None) -> None:
         """Say what is trained on what, how and where."""
@@ -62,8 +66,10 @@ class Progress(Silent):
         self.say(f"machine  {job.device}; {'; '.join(job.machine.why)}")
         if folder:
             self.say(f"run      {folder.path}" + (f" (going on after step {at:,})" if state else ""))
-        self.per_epoch = job.data.steps_per_epoch
-        if self.live:
+        self.per_epoch, self.total = job.data.steps_per_epoch, job.plan.steps
+        if self.notebook:
+            self.bar = NotebookBar(job.plan.steps, at)
+        elif self.console.is_terminal:
             self.bar = Bar(
                 TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(), console=self.console, auto_refresh=False,
@@ -75,21 +81,28 @@ class Progress(Silent):
         """Move the bar; print evaluations."""
         if isinstance(event, Stepped) and self.bar:
             now = time.monotonic()
-            if now - self.shown > 0.1:
+            if now - self.shown > 0.1 or event.step == self.total:
                 self.shown = now
                 loss = next((float(v) for k, v in event.logs.items() if k.endswith("/loss")), float("nan"))
-                self.bar.update(self.line, completed=event.step, text=f"loss {loss:.4f}", refresh=True)
+                self.draw(event.step, f"loss {loss:.4f}")
         elif isinstance(event, Evaluated) and event.metrics:
             figures = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             epoch = event.step / self.per_epoch
             mark = "  *" if event.best else ""
             self.say(f"step {event.step:>6,}  epoch {epoch:>5.1f}  val {figures}{mark}")
 
+    def draw(self, step: int, text: str) -> None:
+        """The bar after `step` steps."""
+        if isinstance(self.bar, NotebookBar):
+            self.bar.update(step, text)
+        elif self.bar:
+            self.bar.update(self.line, completed=step, text=text, refresh=True)
+
     def stop(self) -> None:
         """Leave the terminal as it was."""
-        if self.bar:
+        if isinstance(self.bar, Bar):
             self.bar.stop()
-            self.bar = None
+        self.bar = None
 
     def finished(self, result: dict[str, Any], folder: RunFolder) -> None:
         """The verdict, the run's path and the next command to type."""
