@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engram.core.predictor import View
@@ -24,7 +25,8 @@ def principal(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if size <= 2:
         return torch.zeros(size), torch.eye(2)[:, :size], torch.ones(2)
     centre = codes.mean(0)
-    _, singular, directions = torch.linalg.svd(codes - centre, full_matrices=False)
+    rest = F.pad(codes - centre, (0, 0, 0, max(0, 2 - len(codes))))  # one picture alone: two directions of no variance
+    _, singular, directions = torch.linalg.svd(rest, full_matrices=False)
     directions = directions[:2] * directions[:2].sum(1, keepdim=True).sign()  # the sign is free: make it repeatable
     return centre, directions, singular[:2] / max(len(codes) - 1, 1) ** 0.5
 

@@ -186,6 +186,16 @@ def test_principal_directions_are_those_of_most_variance() -> None:
     torch.testing.assert_close(deviations, torch.tensor([3.0, 2.0]), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("latent", [1, 2, 5])
+def test_one_picture_alone_is_a_map_too(latent: int) -> None:
+    code = torch.arange(1.0, latent + 1)[None]
+    view = latents.latent_map(code, ["a"])
+    assert len(view.data["x"]) == len(view.data["y"]) == 1
+    grid = latents.latent_grid(code, lambda z: torch.zeros(len(z), 1, 8, 8, dtype=torch.uint8))
+    assert grid.pictures is not None
+    assert len(grid.pictures) == 144
+
+
 def test_collapse_is_said() -> None:
     p = predictor()
     with torch.no_grad():
