@@ -15,6 +15,7 @@ from engram.core.batch import Batch
 from engram.core.batch import rows as count_rows
 from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Scores, View
+from engram.inference.latents import reconstructions
 from engram.inference.pictures import Ask, Drawn, Pictures, to_uint8
 from engram.nn.codebook import perplexity
 from engram.nn.draw_codes import code_logits, draw_codes, sequence
@@ -140,11 +141,26 @@ class ImageGPT(Pictures):
 
     @torch.no_grad()
     def views(self, batches: Callable[[], Iterable[Batch]]) -> Iterator[View]:
-        """Samples of captions beside the real pictures, how often each code is used, and where each word of a prompt acts."""
-        first = next(iter(batches()), None)
+        """How often each code is used, and of captioned pictures samples of the captions beside them, and where each word acts;
+        of others what their codes give back."""
+        first: Batch | None = None
+        counts = torch.zeros(self.codes, dtype=torch.int64)
+        for batch in batches():  # in one pass: standard input has no second
+            first = batch if first is None else first
+            counts += torch.bincount(self.encode(batch["x"]).flatten().cpu(), minlength=self.codes)
         if first is None:
             return
-        x, text = first["x"][:8].to(self.device), self._given(first)[:8]
+        if "tokens" in first:
+            yield from self._of_captions(first["x"][:8].to(self.device), self._given(first)[:8])
+        else:
+            given = first["x"][:8]
+            yield reconstructions(self.to_uint8(given), self.to_uint8(self.reconstruct(given)))
+        share = (counts.double() / counts.sum()).sort(descending=True).values.tolist()
+        title = f"{int((counts > 0).sum())} of {self.codes} codes in use, like {float(perplexity(counts)):.0f} used evenly"
+        yield View("codebook", title, "bars", {"names": [*range(1, self.codes + 1)], "values": share, "ylabel": "share"})
+
+    def _of_captions(self, x: Tensor, text: Tensor) -> Iterator[View]:
+        """Pictures (B, C, H, W) and their captions (B, longest), at least one word in each."""
         said = [self.words.text(t) for t in text.cpu()]
         numbers = RowNoise(SEED, 0, len(text), self.device).uniform(self.places)
         ids = draw_codes(self.model, text, numbers, self.low, self.codes)  # type: ignore[arg-type]
@@ -152,12 +168,6 @@ class ImageGPT(Pictures):
         both = to_uint8(torch.stack([x, made], 1).flatten(0, 1), self.spec)
         names = [name for caption in said for name in (f"real: {caption}", "made")]
         yield View("prompts", "Real pictures of captions, and made ones", "pictures", {"columns": 4, "captions": names}, both)
-        counts = torch.zeros(self.codes, dtype=torch.int64)
-        for batch in batches():
-            counts += torch.bincount(self.encode(batch["x"]).flatten().cpu(), minlength=self.codes)
-        share = (counts.double() / counts.sum()).sort(descending=True).values.tolist()
-        title = f"{int((counts > 0).sum())} of {self.codes} codes in use, like {float(perplexity(counts)):.0f} used evenly"
-        yield View("codebook", title, "bars", {"names": [*range(1, self.codes + 1)], "values": share, "ylabel": "share"})
         columns = self.words.longest + 1
         maps: list[Tensor] = []
         names = []

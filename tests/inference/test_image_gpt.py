@@ -133,3 +133,11 @@ def test_views(predictor: ImageGPT, data: Any) -> None:
     shown = views["words"].pictures
     assert shown is not None
     assert len(shown) == len(views["words"].data["captions"]) == 4 * views["words"].data["columns"]
+
+
+def test_pictures_without_captions_are_looked_at_in_one_pass(predictor: ImageGPT, data: Any) -> None:
+    passes = iter([[{"x": b["x"]} for b in data.batches("test")]])  # as from standard input: there is no second pass
+    views = {view.name: view for view in predictor.views(lambda: next(passes))}
+    assert set(views) == {"reconstructions", "codebook"}
+    assert sum(views["codebook"].data["values"]) == pytest.approx(1)
+    assert not list(predictor.views(lambda: iter(())))
