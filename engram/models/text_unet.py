@@ -34,7 +34,7 @@ class TextUNet(nn.Module):
         super().__init__()
         if any(width % heads for width in widths):
             raise ValueError(f"heads must divide all widths; got widths {widths}, heads {heads}")
-        self.size, self.features = size, widths[0]
+        self.size, self.features = size, widths[0] + widths[0] % 2
         given = 4 * widths[0]
         self.time = nn.Sequential(nn.Linear(self.features, given), nn.SiLU(), nn.Linear(given, given), nn.SiLU())
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -47,7 +47,8 @@ class TextUNet(nn.Module):
             self.down.append(Stage(before, width, given, text_width, heads, own))
             self.up.insert(0, Stage(2 * width, width, given, text_width, heads, own))
             if number + 1 < len(widths):
-                self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                stride = 1 if max(size) <= 2**number else 2  # the same numbers; of stride 2 see models/conv_autoencoder.py
+                self.shrink.append(nn.Conv2d(width, width, 3, stride, padding=1))
                 self.grow.insert(0, nn.Conv2d(widths[number + 1], width, 3, padding=1))
             before = width
         self.middle = Stage(before, before, given, text_width, heads, True)

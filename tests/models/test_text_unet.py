@@ -138,3 +138,14 @@ def test_cost_counts_what_runs() -> None:
 def test_heads_must_divide_widths() -> None:
     with pytest.raises(ValueError, match="heads must divide"):
         TextUNet(4, (8, 8), 16, widths=(8, 9), heads=4)
+
+
+def test_a_map_of_one_place_is_never_strided() -> None:
+    net = TextUNet(3, (4, 3), 8, widths=(8,) * 5)  # 4 x 3, 2 x 2, 1 x 1 ...
+    assert [m.stride[0] for m in net.shrink if isinstance(m, torch.nn.Conv2d)] == [2, 2, 1, 1]
+    assert net(torch.randn(2, 3, 4, 3), torch.rand(2), words()).shape == (2, 3, 4, 3)
+
+
+def test_odd_widths() -> None:
+    net = TextUNet(3, (5, 6), 8, widths=(9, 12), heads=3)
+    assert net(torch.randn(2, 3, 5, 6), torch.rand(2), words()).shape == (2, 3, 5, 6)

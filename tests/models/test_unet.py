@@ -147,3 +147,9 @@ def test_cost_counts_what_runs() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="patch must divide"):
         UNet(1, (9, 8), patch=2)
+
+
+def test_a_map_of_one_place_is_never_strided() -> None:
+    net = UNet(1, (8, 5), widths=(8,) * 6)  # 8 x 5, 4 x 3, 2 x 2, 1 x 1 ...
+    assert [m.stride[0] for m in net.shrink if isinstance(m, torch.nn.Conv2d)] == [2, 2, 2, 1, 1]
+    assert net(torch.randn(2, 1, 8, 5), torch.rand(2)).shape == (2, 1, 8, 5)
