@@ -67,6 +67,8 @@ def _flat(knobs: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _pair(runs: list[dict[str, Any]], folders: list[RunFolder], a: int, b: int) -> dict[str, Any]:
     found: dict[str, Any] = {"a": runs[a]["path"], "b": runs[b]["path"], "test": None, "p": None}
+    if "scores" in (runs[a]["kind"], runs[b]["kind"]):
+        return found | {"why": "runs with figures of their own keep no prediction of every row; look at the intervals"}
     try:
         first, second = (read_tensors(folders[i].predictions) for i in (a, b))
     except RunError as error:

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 from engram.app.compare import compare, differing, mcnemar, paired, rows_of, sign_test, write_comparison
+from engram.checkpoint.files import write_json
 from engram.checkpoint.folder import RunFolder
 from engram.core.errors import ConfigError
 from engram.core.snapshot import Snapshot
@@ -112,6 +113,17 @@ def test_what_cannot_be_compared_row_by_row_is_said(make_run: MakeRun, change: d
     assert why in got["sentence"]
     assert got["pairs"][0]["p"] is None
     rows_of(got)
+
+
+def test_runs_with_figures_of_their_own_say_so(make_run: MakeRun) -> None:
+    folders = [make_run("a"), make_run("b")]
+    figure = {"value": 1.0, "low": 0.5, "high": 1.5}
+    for folder in folders:
+        folder.predictions.unlink()
+        write_json(folder.result, folder.read_result() | {"kind": "scores", "metrics": {"bits": figure}})
+    got = compare(folders)
+    assert "keep no prediction of every row" in got["sentence"]
+    assert "missing" not in got["sentence"]
 
 
 def test_one_run_is_not_enough(make_run: MakeRun) -> None:
