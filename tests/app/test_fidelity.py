@@ -111,6 +111,15 @@ def test_a_judge_is_trained_once_and_shared(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(one.see(x)[0], third.see(x)[0])
 
 
+def test_the_accuracy_of_a_judge_is_of_pictures_that_it_never_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained on the rows of seed 0; those that another seed tests on are among them."""
+    found = []
+    for seed in (0, 7):
+        monkeypatch.setenv("ENGRAM_CACHE", str(tmp_path / str(seed)))
+        found.append(own_judge(Cnn(seed=seed), plain_data(Cnn(seed=seed))).accuracy)
+    assert found[0] == found[1]
+
+
 def test_pictures_without_classes_are_told_apart_by_their_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = plain_data(Cnn())
     object.__setattr__(data.spec, "classes", ())
@@ -227,6 +236,25 @@ def test_the_command_prints_both_and_the_judge(vae: Run, capsys: pytest.CaptureF
     assert "our own CNN with 128 features" in out.err
     assert main(["eval", str(vae.path), "--fidelity", "--n", "40", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("eval", "--n", "40"), "--n belongs to --fidelity or --composition"),
+        (("eval", "--guidance", "2"), "--guidance belongs to --fidelity or --composition"),
+        (("eval", "--judge", "runs/a"), "--judge belongs to --fidelity:"),
+        (("eval", "--composition", "--train-on-samples", "40"), "--train-on-samples belongs to --fidelity:"),
+        (("eval", "photos", "--fidelity"), "leave photos out"),
+        (("inspect", "--layer", "2"), "--layer is for runs of text"),
+        (("inspect", "--png", "a.png"), "--png is for runs of text"),
+    ],
+)
+def test_what_would_mean_nothing_is_refused(
+    vae: Run, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([words[0], str(vae.path), *words[1:]]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_said(vae: Run, tmp_path: Path) -> None:
