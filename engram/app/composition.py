@@ -62,6 +62,7 @@ def composition(
         )
     if n < LEAST:
         raise ConfigError(f"n={n} must be at least {LEAST}: fewer pictures say little")
+    predictor.ask(prompt="", **wishes)  # before the judge is trained, which takes minutes
     begun = time.perf_counter()
     judge = shapes_judge(spec.height, say) if spec.source == "shapes" else digits_judge(spec, say)
     prompts = _of_shapes(n, seed) if spec.source == "shapes" else _of_digits(n)

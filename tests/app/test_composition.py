@@ -78,9 +78,12 @@ def test_counting(run: engram.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run.path / "composition.json").exists()
 
 
-def test_what_cannot_be_measured(run: engram.Run, tmp_path: Path) -> None:
+def test_what_cannot_be_measured(run: engram.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="n=3 must be at least 48"):
         composition(run, n=3)
+    monkeypatch.setattr(module, "shapes_judge", lambda *_: pytest.fail("the judge was trained first"))
+    with pytest.raises(ConfigError, match="steps=3 means nothing to this run"):
+        composition(run, n=48, steps=3)
     other = engram.train("cnn", widths=(4,), steps=2, threads=1, progress=False, report=False, out=tmp_path / "cnn")
     with pytest.raises(ConfigError, match="makes no pictures of prompts"):
         composition(other)

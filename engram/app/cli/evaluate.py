@@ -52,8 +52,11 @@ def command(
 
     if fidelity and composition:
         raise click.UsageError("--fidelity and --composition are two measurements: ask for one at a time")
-    found = load(run, recipe=recipe_class(recipe_file))
     given = {name: value for name, value in wishes.items() if value is not None}
+    _check_asked("fidelity" if fidelity else "composition" if composition else "", path,
+                 [*(["n"] if n is not None else []), *given],
+                 [*(["judge"] if judge else []), *(["train_on_samples"] if train_on_samples else [])])  # fmt: skip
+    found = load(run, recipe=recipe_class(recipe_file))
     if fidelity:
         result = _fidelity(found, judge, n=1000 if n is None else n, train_on=train_on_samples, seed=seed, chunk=chunk, **given)
     elif composition:
@@ -68,6 +71,16 @@ def command(
         show_composition(result)
     else:
         show(result)
+
+
+def _check_asked(measured: str, path: str | None, of_both: list[str], of_fidelity: list[str]) -> None:
+    """Raises UsageError when something was given that would mean nothing."""
+    if measured and path:
+        raise click.UsageError(f"--{measured} measures new pictures beside the run's own data: leave {path} out")
+    unused = [*([] if measured else of_both), *([] if measured == "fidelity" else of_fidelity)]
+    if unused:
+        to = "--fidelity" if unused[0] in of_fidelity else "--fidelity or --composition"
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} belongs to {to}: name it too")
 
 
 def _fidelity(run: Run, judge: str | None, **asked: Any) -> dict[str, Any]:

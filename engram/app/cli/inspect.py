@@ -38,6 +38,9 @@ def command(
 
     found = load(run, recipe=recipe_class(recipe_file))
     if isinstance(found.predictor, Pictures):
+        given = {"--layer": layer, "--head": head, "--answer": answer, "--png": png}
+        if unused := [name for name, value in given.items() if value]:
+            raise click.UsageError(f"{unused[0]} is for runs of text; the looks of pictures go to {found.path}/views/")
         pictures(found, source, as_json)
         return
     if source is None:
