@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,12 +69,19 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def write_image(image: Image.Image, target: Path, **how: Any) -> None:
+    """The picture in the format of the file's ending, whole or not there. Raises OSError, RunError."""
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[target.suffix.lower()], **how)
+    write_bytes(target, file.getvalue())
+
+
 def write_samples(chunks: Iterator[Sampled], n: int, target: Path) -> tuple[Path, Sampled]:
     """One grid (.png, .jpg, .webp), an array (.npy, uint8 (n, H, W, C)), or a folder of PNG files; and the first chunk.
 
-    Raises ConfigError on another ending, RunError when it cannot be written.
+    A file is there only when it is whole. Raises ConfigError on another ending, RunError when it cannot be written.
     """
-    ending = target.suffix.lower()
+    ending = "" if target.is_dir() else target.suffix.lower()
     if ending not in ("", ".png", ".jpg", ".jpeg", ".webp", ".npy"):
         raise ConfigError(f"{target}: pictures are written as .png, .jpg, .webp (one grid), .npy, or into a folder")
     if ending not in ("", ".npy") and n > MOST:
@@ -80,27 +89,31 @@ def write_samples(chunks: Iterator[Sampled], n: int, target: Path) -> tuple[Path
     first: Sampled | None = None
     kept: list[np.ndarray] = []
     held: Any = None
+    beside = target.with_name(target.name + ".tmp")
     try:
         (target if not ending else target.parent).mkdir(parents=True, exist_ok=True)
         for chunk in chunks:
             first = first or chunk
             if ending == ".npy":
                 if held is None:
-                    held = np.lib.format.open_memmap(target, "w+", np.uint8, (n, *chunk.arrays.shape[1:]))
+                    held = np.lib.format.open_memmap(beside, "w+", np.uint8, (n, *chunk.arrays.shape[1:]))
                 held[chunk.first : chunk.first + len(chunk.arrays)] = chunk.arrays
             elif ending:
                 kept.append(chunk.arrays)
             else:
                 for number, image in enumerate(chunk.images, chunk.first):
                     image.save(target / f"{number:06d}.png")
+        if held is not None:
+            held.flush()
+            os.replace(beside, target)
         if kept:
-            sheet = grid(np.concatenate(kept))
-            if ending == ".png":
-                write_bytes(target, png(sheet))
-            else:
-                sheet.save(target)
+            write_image(grid(np.concatenate(kept)), target)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason(error)}") from None
+    finally:
+        if held is not None:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
     assert first is not None
     return target, first
 
@@ -126,7 +139,7 @@ def write_film(sampled: Sampled, target: Path) -> None:
             return
         frames = [grid(step).convert("P") for step in sampled.steps]
         last = [1500 if i == len(frames) - 1 else 100 for i in range(len(frames))]  # milliseconds
-        frames[0].save(target, save_all=True, append_images=frames[1:], duration=last, loop=0)
+        write_image(frames[0], target, save_all=True, append_images=frames[1:], duration=last, loop=0)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason(error)}") from None
 

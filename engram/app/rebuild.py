@@ -14,18 +14,19 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from engram.app.pictures import MOST, grid, png
+from engram.app.pictures import MOST, grid, write_image
 from engram.app.run import Run
-from engram.checkpoint.files import reason, write_bytes
+from engram.checkpoint.files import reason
 from engram.core.errors import ConfigError, DataError, RunError
 from engram.inference.pictures import Pictures
 
 Verb = Literal["encode", "reconstruct", "denoise"]
 GRIDS = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS = 8
+_CODERS = "autoencoder, conv_autoencoder, vae, vqvae, latent_diffusion or image_gpt"
 WHO = {
-    "encode": "it does not code pictures; a run of autoencoder, conv_autoencoder, vae or vqvae does",
-    "reconstruct": "it does not code pictures; a run of autoencoder, conv_autoencoder, vae or vqvae does",
+    "encode": f"it does not code pictures; a run of {_CODERS} does",
+    "reconstruct": f"it does not code pictures; a run of {_CODERS} does",
     "denoise": "it did not learn to clean pictures; engram train conv_autoencoder noise=gaussian makes one that does",
 }
 
@@ -140,10 +141,7 @@ def rebuild(
             return [name for names, x in chunks for name in _save(names, predictor.arrays(again(x)), target, taken)]
         names, before, after = _first(chunks, n, again, predictor)
         sheet = grid(pairs(before, after), min(COLUMNS, len(before)))
-        if ending == ".png":
-            write_bytes(target, png(sheet))
-        else:
-            sheet.save(target)
+        write_image(sheet, target)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason(error)}") from None
     return names

@@ -39,10 +39,9 @@ class Diffuser(Pictures):
     network's answer at four levels of noise, the same noise for every picture: high for pictures unlike the training's.
     """
 
-    gives: ClassVar = {
-        "error": Field("number", "how badly its noise is told from it, over four levels: high for odd pictures")
-    }
+    gives: ClassVar = {"error": Field("number", "how badly its noise is told from it, over four levels: high for odd pictures")}
     verbs: ClassVar = frozenset({"sample"})
+    films: ClassVar = True
 
     def __init__(
         self,
@@ -101,8 +100,6 @@ class Diffuser(Pictures):
             raise ConfigError(
                 f"{'mask' if ask.mask is not None else 'strength'} needs the picture that it is about; give image"
             )
-        if ask.mask is not None and not ask.mask.any():
-            raise ConfigError("the mask is black all over, so nothing would be drawn; what is white is made anew")
         if ask.image is not None and ask.label is None and ask.guidance is not None:
             raise ConfigError(
                 "guidance pulls towards a class, and with an image none is meant unless it is named; give the class too"

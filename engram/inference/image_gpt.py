@@ -38,6 +38,7 @@ class ImageGPT(Pictures):
 
     gives: ClassVar = {"nats": Field("number", "-log p of the picture's codes given its caption: the higher, the odder")}
     verbs: ClassVar = frozenset({"sample", "encode", "reconstruct"})
+    films: ClassVar = True
     options: ClassVar = frozenset({"prompt", "negative", "guidance", "temperature", "top_k", "image", "strength"})
 
     def __init__(self, model: nn.Module, codec: nn.Module, spec: Any):

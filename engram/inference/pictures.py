@@ -64,6 +64,7 @@ class Pictures(Predictor, ABC):
     takes: ClassVar = {"images": Field("input", "a picture, a list of them, a path, an array or a tensor")}
     verbs: ClassVar[frozenset[Verb]] = frozenset()
     options: ClassVar[frozenset[str]] = frozenset()  # the fields of Ask that it understands
+    films: ClassVar[bool] = False  # whether pictures come to be in steps, which `keep_steps` keeps
 
     device: torch.device = torch.device("cpu")
 
@@ -97,6 +98,10 @@ class Pictures(Predictor, ABC):
             if name not in known or (name not in self.options and name != "keep_steps"):
                 can = ", ".join(sorted(self.options)) or "n and seed only"
                 raise ConfigError(f"{name}={_short(given[name])} means nothing to this run; its samples take {can}")
+        if given.get("keep_steps") and not self.films:
+            raise ConfigError("this run makes its pictures in one go: there is no film of the steps")
+        if (mask := given.get("mask")) is not None and not mask.any():
+            raise ConfigError("the mask is black all over, so nothing would be drawn; what is white is made anew")
         return self.checked(Ask(**given))
 
     @torch.no_grad()

@@ -40,6 +40,7 @@ class TextToImage(Pictures):
 
     gives: ClassVar = {"error": Field("number", "mean squared error of the picture after coding and decoding, pixels 0 to 1")}
     verbs: ClassVar = frozenset({"sample", "encode", "reconstruct"})
+    films: ClassVar = True
     options: ClassVar = frozenset({"prompt", "negative", "guidance", "steps", "sampler", "image", "strength", "mask"})
 
     def __init__(

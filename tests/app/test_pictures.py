@@ -29,7 +29,8 @@ class Flat(Pictures):
     """Pictures of one colour each, drawn from the noise; two steps."""
 
     verbs = frozenset({"sample"})
-    options = frozenset({"steps", "label"})
+    films = True
+    options = frozenset({"steps", "label", "mask"})
     gives: ClassVar = {}
 
     def __init__(self, spec: Any = SPEC):
@@ -47,6 +48,12 @@ class Flat(Pictures):
         return {}
 
 
+class AtOnce(Flat):
+    """Nothing to film."""
+
+    films = False
+
+
 def test_chunks_change_nothing() -> None:
     whole = [c.arrays for c in Flat().sample(7, seed=2)]
     parts = [c.arrays for c in Flat().sample(7, seed=2, chunk=3)]
@@ -58,13 +65,17 @@ def test_chunks_change_nothing() -> None:
 
 def test_wishes_are_refused_before_anything_is_drawn() -> None:
     for wish in ({"guidance": 2.0}, {"prompt": "a cat"}, {"colour": 1}):
-        with pytest.raises(ConfigError, match="means nothing to this run; its samples take label, steps"):
+        with pytest.raises(ConfigError, match="means nothing to this run; its samples take label, mask, steps"):
             Flat().sample(2, **wish)
     for n in (0, -1, 10**9):
         with pytest.raises(ConfigError, match="must be 1 to"):
             Flat().sample(n)
     with pytest.raises(ConfigError, match="does not code pictures"):
         Flat().encode(torch.zeros(1))
+    with pytest.raises(ConfigError, match="in one go"):
+        AtOnce().sample(1, keep_steps=True)
+    with pytest.raises(ConfigError, match="black all over"):
+        Flat().sample(1, mask=torch.zeros(64, 64, dtype=torch.bool))
 
 
 def test_a_grid_has_every_picture_in_its_place() -> None:
@@ -103,6 +114,28 @@ def test_samples_go_to_a_grid_an_array_or_a_folder(tmp_path: Path) -> None:
         write_samples(Flat().sample(1), 1, tmp_path / "a.txt")
     with pytest.raises(ConfigError, match="at most 1,024"):
         write_samples(Flat().sample(2000), 2000, tmp_path / "a.png")
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    for name in ("all.npy", "grid.webp", "grid.png"):
+        write_samples(Flat().sample(4, chunk=2), 4, tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 3
+
+    def broken() -> Any:
+        yield next(Flat().sample(2, seed=1))
+        raise KeyboardInterrupt
+
+    for path in before:
+        with pytest.raises(KeyboardInterrupt):
+            write_samples(broken(), 4, path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "out.v2").mkdir()
+    write_samples(Flat().sample(2), 2, tmp_path / "out.v2")
+    assert (tmp_path / "out.v2" / "000001.png").is_file()
 
 
 def test_a_film_shows_the_steps(tmp_path: Path) -> None:
