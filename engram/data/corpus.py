@@ -14,6 +14,7 @@ from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError, RunError
 from engram.data.chat import ChatTemplate, checked, manual
 from engram.data.language_spec import LanguageSpec
+from engram.data.pretrained import read_vectors
 from engram.data.sources import cache_folder
 from engram.data.stored import LARGE, Large, large, stored
 from engram.data.text_rows import Row, counted
@@ -34,6 +35,7 @@ def corpus(
     vocab: str = "auto",
     vocab_size: int = 8192,
     documents: str = "auto",
+    vectors: str = "",
     start_from: str = "",
     chat: bool = False,
     memory: float = LARGE,
@@ -41,17 +43,24 @@ def corpus(
     """A corpus as windows of `context` tokens. With `chat` the texts are conversations, and only the replies are trained.
 
     `vocab` auto: characters for a small text of few different ones, else byte pairs; `start_from` takes that of a run.
-    `documents` auto: keep documents apart when there are several. Text files of more than `memory` MB are tokenised once into
-    files of the cache. Raises DataError and ConfigError.
+    `vectors` is a file of pre-trained word vectors, of which those of the vocabulary are taken; auto then is words. `documents`
+    auto: keep documents apart when there are several. Text files of more than `memory` MB are tokenised once into files of the
+    cache. Raises DataError and ConfigError.
     """
-    found = tokenise(data, seed=seed, vocab=vocab, vocab_size=vocab_size, start_from=start_from, chat=chat, memory=memory)
+    given = read_vectors(vectors, start_from, vocab)
+    found = tokenise(
+        data, seed=seed, vocab=given.kind(vocab), vocab_size=vocab_size, start_from=start_from, chat=chat, memory=memory,
+    )  # fmt: skip
     vocabulary, splits = found.vocabulary, found.splits
     apart = documents == "on" or chat or (documents == "auto" and len(found.starts["train"]) > 1)
     size = {name: -(-len(ids) // context) for name, ids in splits.items()}
     template = ChatTemplate().to_json() if chat else {}
-    spec = LanguageSpec(vocab=vocabulary.to_json(), context=context, chat=template, title=found.name)
+    spec = LanguageSpec(
+        vocab=vocabulary.to_json(), context=context, chat=template, title=found.name, vector_width=given.width,
+    )  # fmt: skip
+    notes = (*found.notes, *given.give(spec, vocabulary, seed))
     return TokenData(
-        spec, Summary(found.title, size, found.facts, found.notes, found.sha256), splits, context=context, batch=batch,
+        spec, Summary(found.title, size, found.facts, notes, found.sha256), splits, context=context, batch=batch,
         seed=seed, starts=found.starts if apart else None, trained=found.trained or None,
         raw=prompts_of(found.rows, vocabulary, splits, context, chat),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from engram.core.batch import Batch
 from engram.core.errors import DataError
 from engram.core.spec import Spec
 from engram.data.chat import ChatTemplate
+from engram.data.pretrained import Pretrained
 from engram.data.text_input import read_text_file, text_records
 from engram.data.vocabulary import PAD, START, Vocabulary
 
@@ -23,13 +24,14 @@ PROMPT_KEYS = ("prompt", "text", "input")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageSpec(Spec):
+class LanguageSpec(Pretrained, Spec):
     """`vocab` is `Vocabulary.to_json()`; `context` the longest sequence; `chat` the template's JSON, {} for plain text."""
 
     vocab: dict[str, Any]
     context: int
     chat: dict[str, Any] = field(default_factory=dict)
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

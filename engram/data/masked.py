@@ -24,6 +24,7 @@ from engram.core.errors import DataError
 from engram.core.spec import Spec
 from engram.data.language_spec import LanguageSpec, pad_rows
 from engram.data.order import share
+from engram.data.pretrained import Pretrained
 from engram.data.text_input import text_records
 from engram.data.tokens import TokenData
 from engram.data.vocabulary import MASK, START, Vocabulary
@@ -34,7 +35,7 @@ IGNORE = -100  # a target that is not trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedSpec(Spec):
+class MaskedSpec(Pretrained, Spec):
     """`vocab` is `Vocabulary.to_json()`, `context` the longest sequence, `share` the part of the tokens that is hidden.
 
     Batches of training: "tokens" (B, T) int64 with hidden ones, "targets" (B, T) int64, -100 but where a token was chosen.
@@ -44,6 +45,7 @@ class MaskedSpec(Spec):
     context: int
     share: float = 0.15
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -127,7 +129,10 @@ class MaskedTokens(Data):
         inner = tokens.spec
         assert isinstance(inner, LanguageSpec)
         self.tokens, self.share, self.batch, self.summary = tokens, share, tokens.batch, tokens.summary
-        self.spec = MaskedSpec(vocab=inner.vocab, context=inner.context, share=share, title=inner.title)
+        self.spec = MaskedSpec(
+            vocab=inner.vocab, context=inner.context, share=share, title=inner.title, vector_width=inner.vector_width,
+        )  # fmt: skip
+        self.spec.hold(inner.vectors)
         self.first, self.last = len(inner.vocabulary.specials), inner.vocabulary.size
 
     def size(self, split: str) -> int:

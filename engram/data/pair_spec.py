@@ -15,6 +15,7 @@ from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
 from engram.data.language_spec import pad_rows
+from engram.data.pretrained import Pretrained
 from engram.data.text_files import from_python, two_files
 from engram.data.text_input import text_records
 from engram.data.text_tables import Names
@@ -25,7 +26,7 @@ TARGET_KEYS = ("target", "tgt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairSpec(Spec):
+class PairSpec(Pretrained, Spec):
     """`vocab` is `Vocabulary.to_json()` of the source, `target_vocab` that of the target, {} when both share one.
 
     `context` and `target_context` are the most tokens of a source and of a target, each with its </s>; `columns` what the two
@@ -38,6 +39,7 @@ class PairSpec(Spec):
     target_context: int
     columns: tuple[str, str] = ("source", "target")
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors, of the words of `vocab`; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -11,6 +11,7 @@ from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError
 from engram.data.corpus import make_vocabulary, vocabulary_of
 from engram.data.pair_spec import PairSpec
+from engram.data.pretrained import read_vectors
 from engram.data.ragged import RaggedData
 from engram.data.text_rows import Row, Texts, counted
 from engram.data.texts import read_texts
@@ -30,21 +31,25 @@ def pairs(
     source: str = "",
     target: str = "",
     long: Literal["drop", "cut"] = "drop",
+    vectors: str = "",
     start_from: str = "",
 ) -> RaggedData:
     """Pairs as batches {"source", "source_lengths", "target", "target_lengths"}; `source` and `target` name columns.
 
     `data` is as `read_texts` takes it. A training pair with a side beyond its context is left out, or with `long` cut both
     sides are cut to it; validation and test pairs are always cut, so that no row of a score is
-    missing. `start_from` takes the vocabularies of a run. Raises DataError and ConfigError.
+    missing. `vectors` is a file of pre-trained word vectors for the words of the vocabulary, with `shared` false for those of
+    the source. `start_from` takes the vocabularies of a run. Raises DataError and ConfigError.
     """
     texts = read_texts(data, "pairs", source=source, target=target, seed=seed)
+    given = read_vectors(vectors, start_from, vocab)
     vocabularies = _from_run(start_from, shared) if start_from else _trained(texts, vocab, vocab_size, shared)
     spec = PairSpec(
         vocab=vocabularies[0].to_json(), target_vocab={} if shared else vocabularies[1].to_json(), context=context,
         target_context=target_context or context, columns=_columns(texts, source, target), title=texts.title,
+        vector_width=given.width,
     )  # fmt: skip
-    splits, kept, notes = {}, {}, list(texts.notes)
+    splits, kept, notes = {}, {}, [*texts.notes, *given.give(spec, vocabularies[0], seed)]
     for name, rows in texts.splits.items():
         encoded = [_encode(vocabularies, row) for row in rows]
         fits = [len(s) < context and len(t) < spec.target_context for s, t in encoded]

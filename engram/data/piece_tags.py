@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from engram.core.errors import DataError
 from engram.core.spec import Spec
 from engram.data.corpus import make_vocabulary, vocabulary_of
 from engram.data.language_spec import pad_rows
+from engram.data.pretrained import Pretrained, read_vectors
 from engram.data.ragged import RaggedData
 from engram.data.sentence_spec import labelled_rows
 from engram.data.tag_spec import NO_TAG, TagSpec, pad_tags
@@ -27,13 +29,14 @@ from engram.data.vocabulary import START, UNK, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class PieceTagSpec(Spec):
+class PieceTagSpec(Pretrained, Spec):
     """A batch holds "pieces" (B, P) int64 padded with 0, <s> first, "pieces_lengths" (B,), "firsts" (B, T): the place of each
     word's first piece, "lengths" (B,): how many words, and "tags" (B, T) with -100 where there is none."""
 
     vocab: dict[str, Any]  # Vocabulary.to_json()
     tags: tuple[str, ...]
     context: int  # most pieces of a sentence, <s> included
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -100,21 +103,22 @@ class PieceTagSpec(Spec):
 
 def piece_tags(
     data: Any, *, batch: int, context: int, seed: int = 0, vocab: str = "word", vocab_size: int = 30_000, least: int = 1,
-    lower: bool = True, start_from: str = "",
+    lower: bool = True, vectors: str = "", start_from: str = "",
 ) -> RaggedData:  # fmt: skip
     """Tagged sentences; batches are those of PieceTagSpec. Words that do not fit into the context are left out, in training and
-    in every figure, and a note tells. Raises DataError and ConfigError."""
+    in every figure, and a note tells. `vectors`: see `sentences`. Raises DataError and ConfigError."""
     texts = data if isinstance(data, Texts) else read_texts(data, "tagged", seed=seed)
     splits = {s: [r for r in rows if r["words"]] for s, rows in texts.splits.items()}
     train = splits["train"]
+    given = read_vectors(vectors, start_from, vocab)
     if start_from:
         vocabulary = vocabulary_of(start_from)
     elif vocab == "word":
-        vocabulary = word_vocabulary([w for r in train for w in r["words"]], vocab_size, least, lower)
+        vocabulary = given.join(word_vocabulary([w for r in train for w in r["words"]], vocab_size, least, lower))
     else:
         vocabulary = make_vocabulary(vocab, [" ".join(r["words"]) for r in train], vocab_size, lower=lower)
     tags, notes = tag_names(splits)
-    spec = PieceTagSpec(vocab=vocabulary.to_json(), tags=tags, context=context)
+    spec = PieceTagSpec(vocab=vocabulary.to_json(), tags=tags, context=context, vector_width=given.width)
     rows: dict[str, list[dict[str, Any]]] = {}
     kept: dict[str, list[int]] = {}
     notes = [*texts.notes, *notes]
@@ -128,6 +132,7 @@ def piece_tags(
         kept[split] = [len(row["tags"]) for row in rows[split]]
         if lost:
             notes.append(Note("warning", f"{split}: {counted(lost, 'word')} beyond context={context} tokens left out"))
+    notes += given.give(spec, vocabulary, seed, chain.from_iterable(row["pieces"] for row in rows["train"]))
     size = {s: len(r) for s, r in splits.items()}
     facts = texts.facts | {"vocabulary": vocabulary.size}
     return RaggedData(

@@ -1,4 +1,4 @@
-"""Pre-trained word vectors in a text model: they reach the word table by way of the Spec, but are not saved in it.
+"""Pre-trained word vectors in a text model: they reach the token table by way of the Spec, but are not saved in it.
 
 The data reads the file and leaves a row for every word in the Spec at hand; a Spec that comes from a run has none, and needs
 none, because the run's weights hold the table as training left it.
@@ -7,6 +7,7 @@ none, because the run's weights hold the table as training left it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -20,7 +21,7 @@ from engram.data.vocabulary import Vocabulary
 
 
 class Pretrained:
-    """What a Spec with a field `vector_width` (0 without vectors) offers to the network that has a word table."""
+    """What a Spec with a field `vector_width` (0 without vectors) offers to the network that has a token table."""
 
     vector_width: int
 
@@ -29,33 +30,80 @@ class Pretrained:
         """(vocabulary, vector_width) where the data has just read them, else None."""
         return None
 
-    def hold(self, vectors: Tensor) -> None:
+    def hold(self, vectors: Tensor | None) -> None:
         """Keep the vectors at hand, outside of the fields."""
         object.__setattr__(self, "vectors", vectors)
 
-    def start(self, table: nn.Embedding, *, freeze: bool = False) -> None:
-        """Give a word table the vectors, if they are at hand; `freeze` keeps it as it is, if it is one of vectors."""
+    def check_width(self, width: int, heads: int = 1, *, rotary: bool = False) -> None:
+        """Raises ConfigError, with what to set, when a table of `width` cannot take the vectors. `rotary` heads are even."""
+        if self.vector_width in (0, width):
+            return
+        whole = [n for n in range(1, self.vector_width + 1) if self.vector_width % n == 0]
+        even = [n for n in whole if self.vector_width // n % 2 == 0]
+        nearest = min(even if rotary and even else whole, key=lambda n: abs(n - heads))
+        more = f" heads={nearest}" * (nearest != heads) + " positions=learned" * (rotary and not even)
+        raise ConfigError(f"these vectors have {self.vector_width} numbers a word; set width={self.vector_width}{more}")
+
+    def start(self, table: nn.Embedding, *, freeze: bool = False, scale: bool = False) -> None:
+        """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is, if it is one of vectors.
+
+        `scale` multiplies all vectors by one factor, so that the table keeps the standard deviation that it has: the networks
+        with an output layer or norms of their own are made for that (N(0, 0.02) in BERT and GPT, where published vectors have
+        0.1 to 0.6), and angles and neighbours stay what they are.
+        """
         if self.vectors is not None:
             with torch.no_grad():
-                table.weight.copy_(self.vectors)
+                factor = table.weight.std() / self.vectors.std().clamp(min=1e-12) if scale else 1.0
+                table.weight.copy_(self.vectors * factor)
         if self.vector_width and freeze:
             table.weight.requires_grad_(False)
 
 
-def read_vectors(path: str, start_from: str) -> tuple[list[str], Tensor] | None:
-    """The words and vectors of a file, None for ''. Raises DataError; ConfigError when a run brings its own."""
-    if path and start_from:
+@dataclass(frozen=True)
+class WordVectors:
+    """The words and vectors (words, width) of a file; none of them by default."""
+
+    words: Sequence[str] = ()
+    table: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+    @property
+    def width(self) -> int:
+        """Numbers a word; 0 without vectors."""
+        return self.table.shape[1]
+
+    def kind(self, vocab: str) -> str:
+        """The kind of vocabulary: with vectors, "auto" is "word"."""
+        return "word" if self.width and vocab == "auto" else vocab
+
+    def join(self, vocabulary: Vocabulary) -> Vocabulary:
+        """A word vocabulary with the file's words at its end: for a network that does not choose among all words."""
+        known = set(vocabulary.pieces)
+        words = dict.fromkeys(w.lower() if vocabulary.lower else w for w in self.words)
+        more = [w for w in words if w not in known]
+        specials, lower = vocabulary.specials, vocabulary.lower
+        return Vocabulary("word", (*vocabulary.pieces, *more), specials=specials, lower=lower) if more else vocabulary
+
+    def give(self, spec: Pretrained, vocabulary: Vocabulary, seed: int, ids: Iterable[int] | None = None) -> list[Note]:
+        """Hold a row for every id of the vocabulary in a Spec; a note about the words trained on, those of `ids` (None: all).
+
+        Raises ConfigError when none of these words has a vector.
+        """
+        if not self.width:
+            return []
+        spec.hold(table_of(vocabulary, self.words, self.table, seed))
+        return [vector_note(vocabulary, range(vocabulary.size) if ids is None else ids, self.words)]
+
+
+def read_vectors(path: str, start_from: str = "", vocab: str = "word") -> WordVectors:
+    """The words and vectors of a file, none for ''. Raises DataError; ConfigError when a run brings its own, or a vocabulary of
+    this kind has no words."""
+    if not path:
+        return WordVectors()
+    if start_from:
         raise ConfigError(f"start_from={start_from} brings its own word vectors; leave vectors= out")
-    return load_vectors(path) if path else None
-
-
-def with_words(vocabulary: Vocabulary, words: Sequence[str]) -> Vocabulary:
-    """A word vocabulary with more words at its end. Raises ConfigError for other kinds."""
-    if vocabulary.kind != "word":
-        raise ConfigError(f"vectors= are of words, and vocab={vocabulary.kind} has none; set vocab=word")
-    known = set(vocabulary.pieces)
-    more = [w for w in dict.fromkeys(w.lower() if vocabulary.lower else w for w in words) if w not in known]
-    return Vocabulary("word", (*vocabulary.pieces, *more), specials=vocabulary.specials, lower=vocabulary.lower)
+    if vocab not in ("word", "auto"):
+        raise ConfigError(f"vectors= are of words, and vocab={vocab} has none; set vocab=word")
+    return WordVectors(*load_vectors(path))
 
 
 def table_of(vocabulary: Vocabulary, words: Sequence[str], vectors: Tensor, seed: int) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
+from engram.data.pretrained import Pretrained
 from engram.data.sentence_spec import labelled_rows
 from engram.data.text_input import read_text_file, text_records
 from engram.data.text_sets import is_set
@@ -55,7 +56,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionSpec(Spec):
+class QuestionSpec(Pretrained, Spec):
     """A batch holds "tokens" and "segments" (B, T) int64 padded with 0, "lengths" (B,), and answers as tokens: "starts" and
     "ends" (B,) int64, the first and the last; both 0 where the row holds no answer."""
 
@@ -66,6 +67,7 @@ class QuestionSpec(Spec):
     unanswerable: bool = False  # some training questions have no answer
     chance: float = 0.0  # mean over training rows of the log of the number of places
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

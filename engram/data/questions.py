@@ -9,6 +9,7 @@ from typing import Any
 from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, DataError
 from engram.data.corpus import make_vocabulary, vocabulary_of
+from engram.data.pretrained import read_vectors
 from engram.data.question_spec import Pieces, QuestionSpec
 from engram.data.ragged import RaggedData
 from engram.data.text_rows import Texts, counted
@@ -27,27 +28,29 @@ def questions(
     vocab_size: int = 30_000,
     least: int = 1,
     lower: bool = True,
+    vectors: str = "",
     start_from: str = "",
 ) -> RaggedData:
     """Questions in windows of `context` tokens; batches are those of QuestionSpec, and a raw row is the question of a window.
 
-    `stride` 0: half of the room that the text has. Words seen fewer than `least` times are unknown. `start_from` takes the
-    vocabulary of a run. Raises DataError and ConfigError.
+    `stride` 0: half of the room that the text has. Words seen fewer than `least` times are unknown. `vectors`: see
+    `sentences`. `start_from` takes the vocabulary of a run. Raises DataError and ConfigError.
     """
     texts = data if isinstance(data, Texts) else read_texts(data, "questions", seed=seed)
     if context < 16:
         raise ConfigError(f"context={context} is too short for a question and its text; at least 16, better 256")
     rows = texts.splits["train"]
     bodies = [*dict.fromkeys(r["context"] for r in rows), *(r["question"] for r in rows)]
+    given = read_vectors(vectors, start_from, vocab)
     if start_from:
         vocabulary = vocabulary_of(start_from)
     elif vocab == "word":
-        vocabulary = Vocabulary.train("word", bodies, vocab_size, lower=lower, least=least)
+        vocabulary = given.join(Vocabulary.train("word", bodies, vocab_size, lower=lower, least=least))
     else:
         vocabulary = make_vocabulary(vocab, bodies, vocab_size, lower=lower)
     spec = QuestionSpec(
         vocab=vocabulary.to_json(), context=context, stride=stride or max(context // 2 - 8, 4), title=texts.title,
-        unanswerable=any(not r["answers"] for r in rows),
+        unanswerable=any(not r["answers"] for r in rows), vector_width=given.width,
     )  # fmt: skip
     known: dict[str, Pieces] = {}
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -74,6 +77,7 @@ def questions(
         raise DataError(f"no training question of {texts.title} has an answer in its text")
     places = [math.log(1 + sum(k % 2 for k in r["segments"])) for r in splits["train"]]
     spec = dataclasses.replace(spec, chance=sum(places) / len(places))
+    notes += given.give(spec, vocabulary, seed, (i for r in splits["train"] for i in r["tokens"]))
     total, unknown = (sum(f(p.ids) for p in known.values()) for f in (len, lambda ids: ids.count(UNK)))
     if unknown:
         level = "warning" if unknown > total / 10 else "info"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from engram.core.batch import Batch
@@ -19,6 +20,7 @@ from engram.core.errors import ConfigError, DataError
 from engram.core.spec import Spec
 from engram.data.corpus import make_vocabulary, vocabulary_of
 from engram.data.language_spec import pad_rows
+from engram.data.pretrained import Pretrained, read_vectors
 from engram.data.ragged import RaggedData
 from engram.data.sentence_spec import chunks, items, labelled_rows, text_of
 from engram.data.text_rows import Row, Texts, counted, plain
@@ -32,7 +34,7 @@ _END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedSpec(Spec):
+class EmbedSpec(Pretrained, Spec):
     """A batch holds "source" (B, S) and "target" (B, T) int64, <s> first, padded with 0, with "source_lengths" and
     "target_lengths" (B,); inputs to embed are "source" alone."""
 
@@ -40,6 +42,7 @@ class EmbedSpec(Spec):
     context: int  # tokens of a text, <s> included; what is longer is cut
     form: str = "pairs"  # of the data trained on
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -103,9 +106,11 @@ def pair_of(row: Row) -> tuple[str, str]:
 
 def sentence_pairs(
     data: Any, *, batch: int, context: int, views: str = "same", seed: int = 0, vocab: str = "bpe", vocab_size: int = 8192,
-    lower: bool = True, source: str = "", target: str = "", text: str = "", start_from: str = "",
+    lower: bool = True, source: str = "", target: str = "", text: str = "", vectors: str = "",
+    start_from: str = "",
 ) -> RaggedData:  # fmt: skip
-    """Pairs as batches of EmbedSpec; a raw row is {"source", "target"}. See the module for plain text and `views`.
+    """Pairs as batches of EmbedSpec; a raw row is {"source", "target"}. See the module for plain text and `views`, and
+    `sentences` for `vectors`.
 
     Raises DataError and ConfigError.
     """
@@ -118,8 +123,11 @@ def sentence_pairs(
     if len(splits.get("train", ())) < 2:
         raise DataError(f"{texts.title} holds fewer than two texts of {FEWEST} words to learn from; give more text, or pairs")
     bodies = list(dict.fromkeys(t for pair in splits["train"] for t in pair))
-    vocabulary = vocabulary_of(start_from) if start_from else _trained(vocab, bodies, vocab_size, lower)
-    spec = EmbedSpec(vocab=vocabulary.to_json(), context=context, form=texts.form, title=texts.title)
+    words = read_vectors(vectors, start_from, vocab)
+    vocabulary = vocabulary_of(start_from) if start_from else words.join(_trained(vocab, bodies, vocab_size, lower))
+    spec = EmbedSpec(
+        vocab=vocabulary.to_json(), context=context, form=texts.form, title=texts.title, vector_width=words.width,
+    )  # fmt: skip
     notes, rows = list(texts.notes), {}
     for split, pairs in splits.items():
         rows[split] = [dict(zip(SIDES, (spec.ids(a), spec.ids(b)), strict=True)) for a, b in pairs]
@@ -130,6 +138,7 @@ def sentence_pairs(
             total = sum(len(r[s]) for r in rows[split] for s in SIDES)
             level = "warning" if unknown > total / 10 else "info"
             notes.append(Note(level, f"{split}: {unknown / total:.1%} of the tokens are not in the vocabulary"))
+    notes += words.give(spec, vocabulary, seed, chain.from_iterable(r[s] for r in rows["train"] for s in SIDES))
     size = {s: len(r) for s, r in rows.items()}
     facts = texts.facts | {"vocabulary": vocabulary.size, "pairs": texts.form if given else f"passages, views={views}"}
     return RaggedData(

@@ -14,7 +14,7 @@ from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError
 from engram.data.checks import balance_notes
 from engram.data.corpus import vocabulary_of
-from engram.data.pretrained import read_vectors, table_of, vector_note, with_words
+from engram.data.pretrained import read_vectors
 from engram.data.ragged import RaggedData, Rows
 from engram.data.sentence_spec import TextSpec
 from engram.data.text_rows import NOUN, Texts, counted
@@ -59,26 +59,23 @@ def sentences(
         raise ConfigError(
             f"vocab_size={vocab_size} is too small for byte pairs (256 bytes and the special tokens); at least 300"
         )
-    given = read_vectors(vectors, start_from)
+    given = read_vectors(vectors, start_from, vocab)
     if start_from:
         vocabulary = vocabulary_of(start_from)
     else:
         vocabulary = Vocabulary.train(vocab, [r["text"] for r in splits["train"]], vocab_size, lower=lower, least=least)
-        vocabulary = with_words(vocabulary, given[0]) if given else vocabulary
+        vocabulary = given.join(vocabulary)
     counts = Counter(r["label"] for r in splits["train"])
     spec = TextSpec(
         vocab=vocabulary.to_json(), context=context, classes=tuple(classes), class_counts=tuple(counts[c] for c in classes),
-        out_of_scope=scope, held_out=hold_out, text=text, label=label, vector_width=given[1].shape[1] if given else 0,
+        out_of_scope=scope, held_out=hold_out, text=text, label=label, vector_width=given.width,
     )  # fmt: skip
-    if given:
-        spec.hold(table_of(vocabulary, *given, seed))
     encoded = {s: [vocabulary.encode(r["text"]) for r in rows] for s, rows in splits.items()}
     notes = [*texts.notes, *balance_notes({c: counts[c] for c in classes if counts[c]}), *token_notes(encoded, context)]
     if hold_out:
         held = len(texts.splits["train"]) - len(splits["train"])
         notes.append(Note("info", f"{counted(held, 'text')} labelled {scope!r} are not trained; a threshold finds such texts"))
-    if given:
-        notes.append(vector_note(vocabulary, chain.from_iterable(encoded["train"]), given[0]))
+    notes += given.give(spec, vocabulary, seed, chain.from_iterable(encoded["train"]))
     numbers = {c: n for n, c in enumerate(classes)}
     rows: dict[str, Rows] = {
         s: [{"tokens": ids[:context], "y": numbers[r["label"]]} for ids, r in zip(encoded[s], splits[s], strict=True)]

@@ -16,6 +16,7 @@ from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
 from engram.data.language_spec import pad_rows
+from engram.data.pretrained import Pretrained
 from engram.data.text_input import text_records
 from engram.data.vocabulary import END, START, Vocabulary
 
@@ -24,13 +25,14 @@ _GAP = re.compile(r"<x(\d+)>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpanSpec(Spec):
+class SpanSpec(Pretrained, Spec):
     """`vocab` is `Vocabulary.to_json()`; `context` and `target_context` the most tokens of a source and of a target."""
 
     vocab: dict[str, Any]
     context: int
     target_context: int
     title: str = ""
+    vector_width: int = 0  # of the pre-trained vectors; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -20,6 +20,7 @@ from engram.core.errors import ConfigError, DataError
 from engram.core.spec import Spec
 from engram.data.corpus import tokenise
 from engram.data.order import share, walk
+from engram.data.pretrained import read_vectors
 from engram.data.span_spec import SpanSpec, sentinel_ids, sentinel_names
 from engram.data.stored import LARGE
 from engram.data.vocabulary import END, START, Vocabulary
@@ -36,17 +37,19 @@ def spans(
     share: float = 0.15,
     mean: float = 3.0,
     sentinels: int = 100,
+    vectors: str = "",
     start_from: str = "",
     memory: float = LARGE,
 ) -> SpanData:
     """A corpus as windows with gaps: `share` of the tokens in spans of `mean` tokens. `start_from` takes a run's vocabulary,
-    and text files of more than `memory` MB are tokenised into files of the cache (engram.data.stored).
+    `vectors` is as in `corpus`, text files of more than `memory` MB are tokenised into files of the cache (engram.data.stored).
 
     Raises DataError and ConfigError.
     """
     extra = sentinel_names(sentinels)
+    given = read_vectors(vectors, start_from, vocab)
     found = tokenise(
-        data, seed=seed, vocab=vocab, vocab_size=vocab_size, extra=extra, start_from=start_from, memory=memory
+        data, seed=seed, vocab=given.kind(vocab), vocab_size=vocab_size, extra=extra, start_from=start_from, memory=memory
     )  # fmt: skip
     vocabulary, splits = found.vocabulary, found.splits
     if len(splits["train"]) < 3:
@@ -54,9 +57,12 @@ def spans(
     length = window_length(context, share, mean)
     size = counts_of(length, share, mean)
     check_sentinels(vocabulary, size[1], context, start_from)
-    spec = SpanSpec(vocab=vocabulary.to_json(), context=context, target_context=sum(size) + 1, title=found.name)
+    spec = SpanSpec(
+        vocab=vocabulary.to_json(), context=context, target_context=sum(size) + 1, title=found.name, vector_width=given.width,
+    )  # fmt: skip
+    notes = (*found.notes, *given.give(spec, vocabulary, seed))
     rows_of = {name: -(-len(ids) // length) for name, ids in splits.items()}
-    summary = Summary(found.title, rows_of, found.facts, found.notes, found.sha256)
+    summary = Summary(found.title, rows_of, found.facts, notes, found.sha256)
     return SpanData(spec, summary, splits, length=length, batch=batch, seed=seed, share=share, mean=mean)
 
 

@@ -12,7 +12,7 @@ from engram.core.batch import Batch
 from engram.core.data import Note, Summary
 from engram.core.errors import ConfigError, RunError
 from engram.data.corpus import vocabulary_of
-from engram.data.pretrained import read_vectors, table_of, vector_note, with_words
+from engram.data.pretrained import read_vectors
 from engram.data.ragged import RaggedData, Rows
 from engram.data.sentences import drop_words, token_notes
 from engram.data.tag_spec import NO_TAG, TagSpec, spelled
@@ -46,22 +46,18 @@ def tagged(
     vocabulary = vocabulary_of(start_from) if start_from else word_vocabulary(words, vocab_size, least, lower)
     if vocabulary.kind != "word":
         raise ConfigError(f"start_from={start_from}: its vocabulary is of {vocabulary.kind} tokens, and tags need words")
-    if given:
-        vocabulary = with_words(vocabulary, given[0])
+    vocabulary = given.join(vocabulary)
     characters = Vocabulary.train("char", ["".join(words)]) if letters else None
     if start_from and letters:
         characters = _characters_of(start_from)
     tags, notes = tag_names(splits)
     spec = TagSpec(
         vocab=vocabulary.to_json(), spelling=characters.to_json() if characters else {}, letters=letters, tags=tags,
-        vector_width=given[1].shape[1] if given else 0,
+        vector_width=given.width,
     )  # fmt: skip
-    if given:
-        spec.hold(table_of(vocabulary, *given, seed))
     encoded = {s: [vocabulary.encode_words(r["words"]) for r in rows] for s, rows in splits.items()}
     notes = [*texts.notes, *notes, *token_notes(encoded, max(map(len, chain(*encoded.values()))))]
-    if given:
-        notes.append(vector_note(vocabulary, chain.from_iterable(encoded["train"]), given[0]))
+    notes += given.give(spec, vocabulary, seed, chain.from_iterable(encoded["train"]))
     rows: dict[str, Rows] = {s: [_row(spec, ids, r) for ids, r in zip(encoded[s], splits[s], strict=True)] for s in splits}
     size = {s: len(r) for s, r in splits.items()}
     facts = texts.facts | {"vocabulary": vocabulary.size, "characters_known": characters.size if characters else 0}

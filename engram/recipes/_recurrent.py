@@ -66,7 +66,8 @@ class RecurrentRecipe(Recipe):
     text: str = knob("", "labels: column of the texts; '' = the usual names")
     label: str = knob("", "labels: column of the labels; '' = the usual names")
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
-        "auto", "tokens; auto = words for labels, for text characters when it is small, else bpe; tags are of words"
+        "auto",
+        "tokens; auto = words for labels and with vectors, for text characters when it is small, else bpe; tags are of words",
     )
     vocab_size: int = knob(30_000, "most tokens of a word or bpe vocabulary", low=16)
     least: int = knob(1, "words seen fewer times than this are unknown (labels, tags)", low=1)
@@ -79,8 +80,10 @@ class RecurrentRecipe(Recipe):
     context: int = knob(256, "labels: longest text in tokens; text: tokens of a training window", low=1)
     out_of_scope: str = knob("auto", "labels: the label of texts that belong to no class; auto = oos, '' = none")
     hold_out: bool = knob(False, "labels: do not train out-of-scope texts: a threshold on the probability finds them")
-    vectors: str = knob("", "labels, tags: file of pre-trained word vectors (word2vec text or binary, or GloVe)")
-    freeze: bool = knob(False, "keep the pre-trained vectors as they are")
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe)")
+    freeze: bool = knob(
+        False, "keep the pre-trained vectors as they are; for text, if tied, the output layer too: it is the same table"
+    )
     embed: int = knob(0, "numbers per token; 0 = width; with vectors, theirs", low=0)
     width: int = knob(128, "numbers of the state, per direction", low=1)
     layers: int = knob(1, "recurrent layers, one above the other", low=1)
@@ -119,7 +122,9 @@ class RecurrentRecipe(Recipe):
         width, layers, dropout = self.width, self.layers, self.dropout
         if isinstance(spec, LanguageSpec):
             size = spec.vocabulary.size
-            model = RecurrentLM(size, width, layers, self.cell, embed=self.embed, tied=self.tied, dropout=dropout)
+            embed = spec.vector_width or self.embed
+            model = RecurrentLM(size, width, layers, self.cell, embed=embed, tied=self.tied, dropout=dropout)
+            spec.start(model.embed, freeze=self.freeze, scale=True)  # tied, the table's spread is that of the logits
             return NextToken(model, size, label_smoothing=self.label_smoothing)
         if isinstance(spec, TagSpec):
             alphabet = spec.characters.size if spec.characters else 0
@@ -177,5 +182,5 @@ class RecurrentRecipe(Recipe):
     def _corpus(self) -> Data:
         return corpus(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            documents=self.documents, start_from=self.start_from, memory=self.memory,
+            documents=self.documents, vectors=self.vectors, start_from=self.start_from, memory=self.memory,
         )  # fmt: skip

@@ -68,10 +68,14 @@ class Bert(Recipe):
     batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
     text: str = knob("", "labels: column of the texts; '' = the usual names")
     label: str = knob("", "labels: column of the labels; '' = the usual names")
-    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob("auto", "tokens; auto = bpe, for tags and answers words")
+    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
+        "auto", "tokens; auto = bpe, for tags and answers words; with vectors words"
+    )
     vocab_size: int = knob(8192, "most tokens of a word or bpe vocabulary", low=16)
     least: int = knob(1, "words seen fewer times than this are unknown (not for gaps)", low=1)
     lower: bool = knob(True, "read capital letters as small ones (not for gaps)")
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are; for gaps the output layer too: it is the same table")
     masked: float = knob(0.15, "gaps: share of the tokens that is hidden", low=0.01, high=0.9)
     stride: int = knob(0, "answers: tokens from one window of a long text to the next; 0 = half of a window", low=0)
     longest: int = knob(30, "answers: most tokens of an answer", low=1)
@@ -92,15 +96,18 @@ class Bert(Recipe):
         if self.start_from:
             self._check_start()
         texts = read_texts(self.data, FORMS.get(self.learn, ""), text=self.text, label=self.label, seed=self.seed)
-        size = {"batch": self.batch, "seed": self.seed, "vocab_size": self.vocab_size, "start_from": self.start_from}
+        size: dict[str, Any] = {"batch": self.batch, "seed": self.seed, "vocab_size": self.vocab_size}
+        size |= {"vectors": self.vectors, "start_from": self.start_from}
+        pieces = "word" if self.vectors else "bpe"
         words = {"least": self.least, "lower": self.lower}
         if texts.form == "corpus":
-            kind = "bpe" if self.vocab == "auto" else self.vocab
-            return MaskedTokens(corpus(self.data, context=self.context, vocab=kind, documents="off", **size), self.masked)
+            kind = pieces if self.vocab == "auto" else self.vocab
+            found = corpus(self.data, context=self.context, vocab=kind, documents="off", **size)
+            return MaskedTokens(found, self.masked)
         kind = "word" if self.vocab == "auto" else self.vocab
         if texts.form == "labelled":
             return sentences(
-                texts, context=self.context - 1, vocab="bpe" if self.vocab == "auto" else self.vocab, text=self.text,
+                texts, context=self.context - 1, vocab=pieces if self.vocab == "auto" else self.vocab, text=self.text,
                 label=self.label, out_of_scope=self.out_of_scope, **size, **words,
             )  # fmt: skip
         if texts.form == "tagged":
@@ -111,17 +118,19 @@ class Bert(Recipe):
 
     def make_task(self, spec: Spec) -> Task:
         """An encoder, the same for all uses, with the head and objective of the kind of data."""
-        size = spec.vocabulary.size  # type: ignore[attr-defined]
+        assert isinstance(spec, (MaskedSpec, TextSpec, PieceTagSpec, QuestionSpec))
+        size = spec.vocabulary.size
+        spec.check_width(self.width, self.heads)
         encoder = BERT(
             size, self.context, self.layers, self.heads, self.width, self.hidden, segments=KINDS, dropout=self.dropout
         )
+        spec.start(encoder.tokens, freeze=self.freeze, scale=True)
         if isinstance(spec, MaskedSpec):
             return MaskedToken(MaskedModel(encoder, size), size)
         if isinstance(spec, QuestionSpec):
             return Span(SpanModel(encoder, self.dropout), spec.chance)
         if isinstance(spec, PieceTagSpec):
             return Tag(WordModel(encoder, len(spec.tags), self.dropout), spec.tags, PIECES, crf=self.crf)
-        assert isinstance(spec, TextSpec)
         weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
         model = TextModel(encoder, spec.outputs, START, self.dropout)
         return Classify(model, ("tokens", "lengths"), class_weights=weights, label_smoothing=self.label_smoothing)

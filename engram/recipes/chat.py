@@ -42,6 +42,8 @@ class Chat(Recipe):
     batch: int = knob(16, "rows of packed conversations per optimizer step", low=1)
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob("auto", "tokens, where no run is started from")
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are; if tied, the output layer too: it is the same table")
     context: int = knob(256, "tokens that the network sees at once; that of the run started from, at most", low=8)
     layers: int = knob(4, "Transformer blocks", low=1)
     heads: int = knob(4, "attention heads of each block; must divide width", low=1)
@@ -62,16 +64,18 @@ class Chat(Recipe):
         """Conversations packed into full rows, each kept apart from its neighbours."""
         return corpus(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            start_from=self.start_from, chat=True,
+            vectors=self.vectors, start_from=self.start_from, chat=True,
         )  # fmt: skip
 
     def make_task(self, spec: LanguageSpec) -> Task:
         """A decoder and next-token cross-entropy of the replies."""
+        spec.check_width(self.width, self.heads, rotary=self.positions == "rotary")
         model = GPT(
             spec.vocabulary.size, self.context, self.layers, self.heads, self.width, kv_heads=self.kv_heads,
             hidden=self.hidden, positions=self.positions, norm=self.norm, ffn=self.ffn, tied=self.tied, window=self.window,
             bias=self.bias, dropout=self.dropout,
         )  # fmt: skip
+        spec.start(model.tokens, freeze=self.freeze, scale=True)
         return NextToken(model, spec.vocabulary.size, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

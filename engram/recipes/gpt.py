@@ -37,8 +37,12 @@ class Gpt(Recipe):
     data: Any = knob("pydoc", "pydoc (Python's reference manual), tinyshakespeare, wikitext2, or a text file or folder")
     epochs: float = knob(8.0, "passes over the training text", low=0)
     batch: int = knob(32, "windows of text per optimizer step, over all ranks and micro-batches", low=1)
-    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob("auto", "tokens; auto = characters for a small text, else bpe")
+    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
+        "auto", "tokens; auto = characters for a small text, else bpe; with vectors words"
+    )
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are; if tied, the output layer too: it is the same table")
     documents: Literal["auto", "on", "off"] = knob("auto", "keep documents apart; auto = when there are several")
     memory: float = knob(256.0, "MB of text files up to which they are read whole; larger ones become files of tokens", low=0)
     context: int = knob(128, "tokens that the network sees at once", low=2)
@@ -61,16 +65,18 @@ class Gpt(Recipe):
         """The text as windows of tokens."""
         return corpus(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            documents=self.documents, start_from=self.start_from, memory=self.memory,
+            documents=self.documents, vectors=self.vectors, start_from=self.start_from, memory=self.memory,
         )  # fmt: skip
 
     def make_task(self, spec: LanguageSpec) -> Task:
         """A decoder and next-token cross-entropy."""
+        spec.check_width(self.width, self.heads, rotary=self.positions == "rotary")
         model = GPT(
             spec.vocabulary.size, self.context, self.layers, self.heads, self.width, kv_heads=self.kv_heads,
             hidden=self.hidden, positions=self.positions, norm=self.norm, ffn=self.ffn, tied=self.tied, window=self.window,
             bias=self.bias, dropout=self.dropout,
         )  # fmt: skip
+        spec.start(model.tokens, freeze=self.freeze, scale=True)
         return NextToken(model, spec.vocabulary.size, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

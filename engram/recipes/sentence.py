@@ -53,6 +53,8 @@ class Sentence(Recipe):
     vocab: Literal["bpe", "word", "char", "byte"] = knob("bpe", "tokens")
     vocab_size: int = knob(8192, "most tokens of a word or bpe vocabulary", low=16)
     lower: bool = knob(True, "read capital letters as small ones")
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are")
     context: int = knob(128, "most tokens of a text; what is longer is cut", low=4)
     layers: int = knob(2, "Transformer blocks", low=1)
     heads: int = knob(4, "attention heads of each block; must divide width", low=1)
@@ -69,7 +71,7 @@ class Sentence(Recipe):
         data = sentence_pairs(
             self.data, batch=self.batch, context=self.context, views=self.views, seed=self.seed, vocab=self.vocab,
             vocab_size=self.vocab_size, lower=self.lower, source=self.source, target=self.target, text=self.text,
-            start_from=self.start_from,
+            vectors=self.vectors, start_from=self.start_from,
         )  # fmt: skip
         if self.views == "same" and not self.dropout and str(data.summary.facts["pairs"]).startswith("passages"):
             raise ConfigError("views=same with dropout=0 puts the same vector on both sides; set dropout=0.1 or views=halves")
@@ -77,10 +79,12 @@ class Sentence(Recipe):
 
     def make_task(self, spec: EmbedSpec) -> Task:
         """An encoder with mean pooling, and contrast within the batch."""
+        spec.check_width(self.width, self.heads)
         encoder = BERT(
             spec.vocabulary.size, self.context, self.layers, self.heads, self.width, self.hidden, segments=KINDS,
             dropout=self.dropout,
         )  # fmt: skip
+        spec.start(encoder.tokens, freeze=self.freeze, scale=True)
         return Contrast(EmbedModel(encoder), temperature=self.temperature, batch=self.batch)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

@@ -43,6 +43,8 @@ class Seq2Seq(Recipe):
     vocab: Literal["bpe", "word", "char", "byte"] = knob("bpe", "tokens")
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
     shared: bool = knob(True, "one vocabulary for both sides")
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe); shared=false: of the source")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are")
     context: int = knob(128, "most tokens of a text; longer training pairs are left out, longer sources cut", low=2)
     attention: Literal["multiplicative", "additive"] = knob(
         "multiplicative", "how the decoder looks at the source: Luong's (fast) or Bahdanau's (steps one after another)"
@@ -51,7 +53,7 @@ class Seq2Seq(Recipe):
     cell: Literal["lstm", "gru", "rnn"] = knob("lstm", "recurrent cell")
     layers: int = knob(1, "layers of the encoder and of the decoder", low=1)
     width: int = knob(256, "numbers in the decoder's state, and in that of each direction of the encoder", low=1)
-    embed: int = knob(0, "numbers per token; 0 = width", low=0)
+    embed: int = knob(0, "numbers per token; 0 = width; with vectors, theirs", low=0)
     dropout: float = knob(0.3, "share of features dropped in training", low=0, high=0.95)
     label_smoothing: float = knob(0.1, "share of the target spread over all tokens", low=0, high=0.99)
     beams: int = knob(5, "hypotheses that the search keeps; 1 = greedy", low=1)
@@ -62,15 +64,18 @@ class Seq2Seq(Recipe):
         """Pairs as batches of like length."""
         return pairs(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            shared=self.shared, source=self.source, target=self.target, start_from=self.start_from,
+            shared=self.shared, source=self.source, target=self.target, vectors=self.vectors,
+            start_from=self.start_from,
         )  # fmt: skip
 
     def make_task(self, spec: PairSpec) -> Task:
         """An encoder-decoder and the cross-entropy of the next target token."""
         model = Network(
-            spec.vocabulary.size, spec.target_vocabulary.size, self.width, self.layers, self.attention, self.cell, self.embed,
-            self.dropout, self.feed,
+            spec.vocabulary.size, spec.target_vocabulary.size, self.width, self.layers, self.attention, self.cell,
+            spec.vector_width or self.embed, self.dropout, self.feed,
         )  # fmt: skip
+        for table in (model.source, model.target) if spec.shared else (model.source,):
+            spec.start(table, freeze=self.freeze, scale=True)
         return Translate(model, spec.target_vocabulary.size, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

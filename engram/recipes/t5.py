@@ -57,8 +57,12 @@ class T5(Recipe):
     target: str = knob("", "pairs: column of the target texts; empty = by its name")
     epochs: float = knob(8.0, "passes over the training rows", low=0)
     batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
-    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob("auto", "tokens; auto = characters for a small text, else bpe")
+    vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
+        "auto", "tokens; auto = characters for a small text, else bpe; with vectors words"
+    )
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
+    vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
+    freeze: bool = knob(False, "keep the pre-trained vectors as they are; if tied, the output layer too: it is the same table")
     context: int = knob(128, "most tokens of a source; longer ones are cut", low=4)
     target_context: int = knob(0, "pairs: most tokens of a target; 0 = context", low=0)
     corrupt: float = knob(0.15, "gaps: share of the tokens cut out", low=0.01, high=0.9)
@@ -89,16 +93,18 @@ class T5(Recipe):
         if self._kind() == "gaps":
             return spans(
                 self.data, vocab=self.vocab, share=self.corrupt, mean=self.span, sentinels=self.sentinels,
-                start_from=self.start_from, memory=self.memory, **size,
+                vectors=self.vectors, start_from=self.start_from, memory=self.memory, **size,
             )  # fmt: skip
+        auto = "word" if self.vectors else "bpe"
         return pairs(
-            self.data, target_context=self.target_context, vocab="bpe" if self.vocab == "auto" else self.vocab,
-            source=self.source, target=self.target, long="cut", start_from=self.start_from, **size,
+            self.data, target_context=self.target_context, vocab=auto if self.vocab == "auto" else self.vocab,
+            source=self.source, target=self.target, long="cut", vectors=self.vectors, start_from=self.start_from, **size,
         )  # fmt: skip
 
     def make_task(self, spec: Spec) -> Task:
         """An encoder-decoder and the cross-entropy of the next target token."""
         assert isinstance(spec, (SpanSpec, PairSpec))
+        spec.check_width(self.width, 1 if self.head_width else self.heads)
         if not self.head_width and self.width % self.heads:
             raise ConfigError(f"heads={self.heads} must divide width={self.width}, or set head_width")
         hidden = self.hidden or (8 * self.width // 3 if self.gated else 4 * self.width)
@@ -106,6 +112,7 @@ class T5(Recipe):
             spec.vocabulary.size, self.layers, self.heads, self.width, self.head_width or self.width // self.heads, hidden,
             buckets=self.buckets, furthest=self.furthest, gated=self.gated, tied=self.tied, dropout=self.dropout,
         )  # fmt: skip
+        spec.start(model.tokens, freeze=self.freeze, scale=True)
         return Translate(model, spec.vocabulary.size, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:

@@ -43,6 +43,12 @@ class Transformer(Recipe):
     vocab: Literal["bpe", "word", "char", "byte"] = knob("bpe", "tokens")
     vocab_size: int = knob(8192, "tokens of a word or bpe vocabulary", low=16)
     shared: bool = knob(True, "one vocabulary and one token table for both sides")
+    vectors: str = knob(
+        "", "file of pre-trained word vectors (word2vec, GloVe) of as many numbers as width; shared=false: of the source"
+    )
+    freeze: bool = knob(
+        False, "keep the pre-trained vectors as they are; if shared and tied, the output layer too: it is the same table"
+    )
     context: int = knob(128, "most tokens of a text; longer training pairs are left out, longer sources cut", low=2)
     layers: int = knob(4, "blocks of the encoder and of the decoder", low=1)
     heads: int = knob(4, "attention heads of each block; must divide width", low=1)
@@ -60,16 +66,19 @@ class Transformer(Recipe):
         """Pairs as batches of like length."""
         return pairs(
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
-            shared=self.shared, source=self.source, target=self.target, start_from=self.start_from,
+            shared=self.shared, source=self.source, target=self.target, vectors=self.vectors,
+            start_from=self.start_from,
         )  # fmt: skip
 
     def make_task(self, spec: PairSpec) -> Task:
         """An encoder-decoder and the cross-entropy of the next target token."""
+        spec.check_width(self.width, self.heads)
         model = Network(
             spec.vocabulary.size, spec.target_vocabulary.size, self.layers, self.heads, self.width,
             self.hidden or 2 * self.width, shared=spec.shared, tied=self.tied, norm_first=self.norm_first,
             dropout=self.dropout, context=max(spec.context, spec.target_context) + 1,
         )  # fmt: skip
+        spec.start(model.source or model.target, freeze=self.freeze, scale=True)
         return Translate(model, spec.target_vocabulary.size, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
