@@ -81,7 +81,10 @@ class Run:
         saved = weights_of(self.folder.read_weights())
         live = task.state_dict()
         if live.keys() != saved.keys() or any(live[n].shape != saved[n].shape for n in live):
-            raise RunError(f"the weights in {self.path} do not fit the networks of its run.json: one of the two is damaged")
+            raise RunError(
+                f"the weights in {self.path} do not fit the networks of its run.json: a version with other networks made it, or "
+                "one of the two is damaged; train it again"
+            )
         task.load_state_dict(saved)
         return task.to(choose_device(self._device)).eval()
 

@@ -82,6 +82,10 @@ class ConvVAE(nn.Module):
         """(B, latent) to (B, C, H, W): the log-odds of white, or the mean, as the likelihood reads it."""
         return self.decoder(self.start(self._told(z, y)).unflatten(1, self.smallest))
 
+    def last(self) -> tuple[nn.Module, nn.Module]:
+        """The last layer of each side."""
+        return self.posterior, self.decoder[-1]
+
     def cost(self) -> int:
         """Multiply-adds per picture, there and back: a convolution's weights act once per pixel of the smaller map."""
         (_, height, width), total = self.shape, self.posterior.weight.numel() + self.start.weight.numel()

@@ -65,6 +65,10 @@ class VAE(nn.Module):
         """(B, latent) to (B, C, H, W): the log-odds of white, or the mean, as the likelihood reads it."""
         return self.pixels(self.decoder(self._told(z, y))).unflatten(1, self.shape)
 
+    def last(self) -> tuple[nn.Module, nn.Module]:
+        """The last layer of each side."""
+        return self.posterior, self.pixels
+
     def cost(self) -> int:
         """Multiply-adds per picture, there and back."""
         return sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))

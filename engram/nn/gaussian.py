@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS = 255  # steps between black and white of a pixel of 8 bits
+SMALLEST = 1 / (12 * LEVELS**2)  # variance of a pixel within its level
 LOG_2_PI = math.log(2 * math.pi)
 ACTIVE = 0.01  # variance over pictures of a latent number's mean from which it is in use (Burda et al. 2016, section 2)
 
@@ -65,9 +66,13 @@ QUICK = (
 class Gaussian(nn.Module):
     """Pixels are normal around what the decoder gives, with one deviation for all: `sigma`, or a learned one when it is 0.
 
+    A learned variance does not fall below `floor`: what a fit of few pictures promises too much of those it has not seen.
     Pixels of 8 bits get uniform noise of one level, so that the density bounds the log probability of the levels
     (Theis et al. 2016, "A note on the evaluation of generative models").
     """
+
+    level: Tensor
+    floor: Tensor
 
     def __init__(self, sigma: float = 0.0) -> None:
         super().__init__()
@@ -76,11 +81,20 @@ class Gaussian(nn.Module):
             self.register_buffer("level", start)
         else:
             self.level = nn.Parameter(start)
+            self.register_buffer("floor", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def start(self, variance: float, floor: float) -> None:
+        """Where a learned variance begins, above its floor; a given one stays."""
+        if isinstance(self.level, nn.Parameter):
+            self.level.fill_(math.log(max(variance, SMALLEST)) / QUICK)
+            self.floor.fill_(floor)
 
     @property
     def log_var(self) -> Tensor:
         """The log variance of a pixel."""
-        return QUICK * self.level
+        log_var = QUICK * self.level
+        return (log_var.exp() + self.floor).log() if isinstance(self.level, nn.Parameter) else log_var
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
         """Pixels of 0 to 1 anywhere within their level, by uniform numbers u of the same shape."""

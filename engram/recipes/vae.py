@@ -22,10 +22,12 @@ from engram.data.images import images
 from engram.data.noisy import Noisy
 from engram.inference.vae import VaePictures
 from engram.models.conv_vae import ConvVAE
+from engram.models.principal_vae import PrincipalVAE
 from engram.models.vae import VAE
 from engram.nn.gaussian import Bernoulli, Gaussian
 from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
+from engram.recipes._principal import held, hold, survey
 from engram.tasks.variational import Variational
 
 
@@ -43,7 +45,7 @@ class Vae(Recipe):
     clip: float = knob(0.0, "largest norm of the gradient; 0 = do not clip", low=0)
     size: int = knob(0, "side of the pictures in pixels; 0 = as the data suggests", low=0)
     network: Literal["dense", "conv"] = knob("dense", "dense layers, or convolutions for colour and large pictures")
-    latent: int = knob(20, "numbers of the code; 2 makes the latent grid a map", low=1)
+    latent: int = knob(0, "numbers of the code; 0 = 20, gaussian 64; 2 makes the latent grid a map", low=0)
     hidden: tuple[int, ...] = knob(
         (200, 200), "dense: widths of the encoder's layers; the decoder's are the same backwards", low=1
     )
@@ -54,6 +56,7 @@ class Vae(Recipe):
         "auto", "pixels black or white, or normal; auto: black or white for pictures without colour"
     )
     sigma: float = knob(0.0, "gaussian: deviation of the pixels (0 to 1); 0 = learned", low=0)
+    axes: bool = knob(True, "gaussian: begin with the principal axes of the pictures; the network learns what they lack")
     beta: float = knob(1.0, "weight of the KL divergence; more than 1 wants fewer numbers in use", low=0)
     warmup: float = knob(0.0, "share of the run in which the weight of the KL rises from 0", low=0, high=1)
     free_bits: float = knob(0.0, "nats of KL that each latent number has free", low=0)
@@ -70,8 +73,10 @@ class Vae(Recipe):
         )  # fmt: skip
         spec = data.spec
         assert isinstance(spec, ImageSpec)
+        if self.axes and self._gaussian(spec):
+            hold(spec, survey(data, self._latent(spec), len(spec.classes) if self.conditional else 0))
         pixels = (spec.channels, spec.height, spec.width)
-        return Noisy(data, normal={"eps": (self.latent,)}, uniform={"u": pixels}, seed=self.seed)
+        return Noisy(data, normal={"eps": (self._latent(spec),)}, uniform={"u": pixels}, seed=self.seed)
 
     def make_task(self, spec: ImageSpec) -> Task:
         """A network, and how likely it holds a pixel to be."""
@@ -81,13 +86,26 @@ class Vae(Recipe):
         shape = (spec.channels, spec.height, spec.width)
         if self.network == "conv" and min(spec.height, spec.width) >> len(self.widths) < 1:
             raise ConfigError(f"widths={self.widths} halve {spec.height} x {spec.width} pixels to nothing; give fewer")
+        latent = self._latent(spec)
         if self.network == "dense":
-            model = VAE(*shape, self.latent, self.hidden, self.activation, classes)
+            model = VAE(*shape, latent, self.hidden, self.activation, classes)
         else:
-            model = ConvVAE(*shape, self.latent, self.widths, self.activation, classes=classes)
-        grey = self.likelihood == "bernoulli" or (self.likelihood == "auto" and spec.channels == 1)
-        likelihood = Bernoulli() if grey else Gaussian(self.sigma)
+            model = ConvVAE(*shape, latent, self.widths, self.activation, classes=classes)
+        if not self._gaussian(spec):
+            return Variational(model, Bernoulli(), beta=self.beta, warmup=self.warmup, free_bits=self.free_bits)
+        likelihood = Gaussian(self.sigma)
+        if self.axes:
+            model = PrincipalVAE(model)
+            if found := held(spec):  # a run brings them among its weights
+                model.start(found)
+                likelihood.start(found.seen, found.unseen - found.seen)
         return Variational(model, likelihood, beta=self.beta, warmup=self.warmup, free_bits=self.free_bits)
+
+    def _gaussian(self, spec: ImageSpec) -> bool:
+        return self.likelihood == "gaussian" or (self.likelihood == "auto" and spec.channels > 1)
+
+    def _latent(self, spec: ImageSpec) -> int:
+        return self.latent or (64 if self._gaussian(spec) else 20)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
         """One optimizer for both sides."""
