@@ -16,6 +16,8 @@ from engram.inference.samplers import SAMPLERS
 from engram.models.unet import UNet
 from engram.nn.noise import RowNoise
 from engram.nn.schedule import KINDS, Schedule
+from engram.recipes import find
+from engram.tasks.denoise import Denoise
 
 SPEC = ImageSpec(channels=1, height=4, width=4, mean=(0.5,), std=(0.5,), classes=("cat", "dog"), class_counts=(30, 10))
 SHAPE = (1, 4, 4)
@@ -175,3 +177,16 @@ def test_scores_and_views() -> None:
     assert grid.shape == (8, 1, 4, 4)
     last = torch.from_numpy(next(net.sample(1)).arrays)[0, :, :, 0]
     assert (film[3, 0].int() - last.int()).abs().max() <= 1  # the first row ends in the first picture of seed 0
+
+
+@pytest.mark.parametrize("name", ["ddpm", "dit"])
+def test_bits_are_a_bound_where_channels_differ(name: str) -> None:
+    """The levels of the channel with the largest deviation lie closest together as the network reads them."""
+    spec = ImageSpec(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.1, 0.4, 0.2), classes=())
+    recipe = find(name)(**find(name).tiny)
+    task = recipe.make_task(spec)
+    assert isinstance(task, Denoise)
+    assert task.step == pytest.approx(1 / 255 / 0.4)
+    predictor = recipe.make_predictor(task, spec)
+    assert isinstance(predictor, Diffuser)
+    assert predictor.step == task.step
