@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from engram.core.batch import Batch, fold
 from engram.core.data import Data
@@ -50,7 +53,11 @@ class Noisy(Data):
         rows = self._rows(split, number)
         random = torch.Generator(device).manual_seed(fold(self.seed, "noise", split, number))
         drawn = {n: torch.randn(rows, *shape, generator=random, device=device) for n, shape in self.normal.items()}
-        drawn |= {n: torch.rand(rows, *shape, generator=random, device=device) for n, shape in self.uniform.items()}
+        for name, shape in self.uniform.items():
+            if shape and device.type == "cpu":
+                drawn[name] = quick_uniform(fold(self.seed, "uniform", split, number, name), rows, *shape)
+            else:
+                drawn[name] = torch.rand(rows, *shape, generator=random, device=device)
         if part[1] == 1:
             return drawn
         mine = share(torch.arange(rows, device=device), part)
@@ -61,3 +68,13 @@ class Noisy(Data):
         size = self.size(split)
         per_epoch = -(-size // self.batch)
         return size // per_epoch + (number % per_epoch < size % per_epoch)
+
+
+def quick_uniform(seed: int, *shape: int) -> Tensor:
+    """Numbers k / 2^24 of [0, 1) as torch.rand gives them, at a third of its price: the bits of numpy's SFC64.
+
+    A whole picture of them per row costs as much as a tenth of the matrix products of a small network.
+    """
+    count = math.prod(shape)
+    bits = np.random.SFC64(seed).random_raw((count + 1) // 2).view(np.int32)[:count]
+    return torch.from_numpy(bits & 0xFFFFFF).float().mul_(2**-24).view(shape)
