@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
+from engram.data.grams import hashed
 from engram.data.language_spec import pad_rows
 from engram.data.pretrained import Pretrained
 from engram.data.text_files import from_python, read_file
@@ -22,14 +24,15 @@ from engram.data.text_input import text_records
 from engram.data.text_rows import LAYOUT, Row, as_form
 from engram.data.text_sets import is_set, read_set
 from engram.data.text_tables import TEXT, Names
-from engram.data.vocabulary import Vocabulary
+from engram.data.vocabulary import Vocabulary, split_words
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpec(Pretrained, Spec):
     """`classes` in the order of the network's outputs; with `held_out` the last one, `out_of_scope`, has no output.
 
-    A batch holds "tokens" (B, T) int64 padded at the right with 0, "lengths" (B,) int64, and classes "y" (B,) int64.
+    A batch holds "tokens" (B, T) int64 padded at the right with 0, "lengths" (B,) int64, and classes "y" (B,) int64; and, where
+    `grams` is set, "grams" (B, G) int64 below that number: the n-grams of each text, padded with 0.
     """
 
     vocab: dict[str, Any]  # Vocabulary.to_json()
@@ -41,6 +44,7 @@ class TextSpec(Pretrained, Spec):
     text: str = ""  # columns of the table trained on; '' for the usual names
     label: str = ""
     vector_width: int = 0  # of the pre-trained vectors; 0 without
+    grams: int = 0  # numbers that n-grams are hashed to; 0 without
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -56,7 +60,7 @@ class TextSpec(Pretrained, Spec):
         """{"tokens" (B, T), "lengths" (B,)} of a text, a list of texts, a dict or rows with a text column, a DataFrame, or a
         Path of a file with a text on each line. Raises DataError, also for an empty text."""
         texts = self.texts(raw)
-        return pad_rows([self.ids(text, f"text {n}" if len(texts) > 1 else "the text") for n, text in enumerate(texts, 1)])
+        return self._batch(texts, [f"text {n}" if len(texts) > 1 else "the text" for n in range(1, len(texts) + 1)])
 
     def ids(self, text: str, name: str) -> list[int]:
         """At most `context` ids of a text. Raises DataError when it holds no token."""
@@ -64,6 +68,10 @@ class TextSpec(Pretrained, Spec):
         if not ids:
             raise DataError(f"{name} is empty; leave it out or write some words")
         return ids
+
+    def grams_of(self, text: str) -> np.ndarray:
+        """The numbers of the n-grams of a text, of its first `context` words."""
+        return hashed(split_words(text.lower() if self.vocabulary.lower else text)[: self.context], self.grams)
 
     def texts(self, raw: Any) -> list[str]:
         """The texts in what the user gave. Raises DataError."""
@@ -85,7 +93,7 @@ class TextSpec(Pretrained, Spec):
         found = labelled_rows(source, "labelled", Names(self.text, self.label))
         for first in range(0, len(found), rows):
             part = found[first : first + rows]
-            batch = pad_rows([self.ids(r["text"], f"text {n}") for n, r in enumerate(part, first + 1)])
+            batch = self._batch([r["text"] for r in part], [f"text {n}" for n in range(first + 1, first + len(part) + 1)])
             yield batch | {"y": torch.tensor([self.number(r["label"]) for r in part])}
 
     def number(self, label: str) -> int:
@@ -98,7 +106,12 @@ class TextSpec(Pretrained, Spec):
     def example(self, batch: int = 2) -> Batch:
         """Texts of padding, as long as the context but at most 32 tokens."""
         length = min(self.context, 32)
-        return {"tokens": torch.zeros(batch, length, dtype=torch.int64), "lengths": torch.full((batch,), length)}
+        grams = {"grams": torch.zeros(batch, length, dtype=torch.int64)} if self.grams else {}
+        return {"tokens": torch.zeros(batch, length, dtype=torch.int64), "lengths": torch.full((batch,), length)} | grams
+
+    def _batch(self, texts: Sequence[str], names: Sequence[str]) -> Batch:
+        batch = pad_rows([self.ids(text, name) for text, name in zip(texts, names, strict=True)])
+        return batch | ({"grams": pad_rows([self.grams_of(t).tolist() for t in texts])["tokens"]} if self.grams else {})
 
 
 def items(raw: Any) -> list[Any]:

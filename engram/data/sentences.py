@@ -22,6 +22,7 @@ from engram.data.texts import read_texts
 from engram.data.vocabulary import PAD, UNK, Vocabulary
 
 OUT_OF_SCOPE = ("oos", "out_of_scope", "out-of-scope")
+LEAST_GRAMS = 256
 
 
 def sentences(
@@ -40,14 +41,15 @@ def sentences(
     hold_out: bool = False,
     vectors: str = "",
     word_dropout: float = 0.0,
+    grams: int = 0,
     start_from: str = "",
 ) -> RaggedData:
     """Labelled texts; batches are those of TextSpec.
 
     Words seen fewer than `least` times are unknown. `out_of_scope` names the label of texts that belong to no class: auto takes
     the usual names, '' none; with `hold_out` they are not trained. `vectors` is a file of pre-trained word vectors: its words
-    join the vocabulary. `word_dropout` is the share of training tokens made unknown, anew each time. Raises DataError and
-    ConfigError.
+    join the vocabulary. `word_dropout` is the share of training tokens made unknown, anew each time; `grams` the numbers that
+    n-grams are hashed to, 0 for none. Raises DataError and ConfigError.
     """
     texts = data if isinstance(data, Texts) else read_texts(data, "labelled", text=text, label=label, seed=seed)
     scope = _scope(texts, out_of_scope, hold_out)
@@ -59,6 +61,8 @@ def sentences(
         raise ConfigError(
             f"vocab_size={vocab_size} is too small for byte pairs (256 bytes and the special tokens); at least 300"
         )
+    if 0 < grams < LEAST_GRAMS:
+        raise ConfigError(f"grams={grams} is too small a table of n-grams; at least {LEAST_GRAMS}, usually 262144 (0 = none)")
     given = read_vectors(vectors, start_from, vocab)
     if start_from:
         vocabulary = vocabulary_of(start_from)
@@ -69,6 +73,7 @@ def sentences(
     spec = TextSpec(
         vocab=vocabulary.to_json(), context=context, classes=tuple(classes), class_counts=tuple(counts[c] for c in classes),
         out_of_scope=scope, held_out=hold_out, text=text, label=label, vector_width=given.width,
+        grams=grams,
     )  # fmt: skip
     encoded = {s: [vocabulary.encode(r["text"]) for r in rows] for s, rows in splits.items()}
     notes = [*texts.notes, *balance_notes({c: counts[c] for c in classes if counts[c]}), *token_notes(encoded, context)]
@@ -78,7 +83,10 @@ def sentences(
     notes += given.give(spec, vocabulary, seed, chain.from_iterable(encoded["train"]))
     numbers = {c: n for n, c in enumerate(classes)}
     rows: dict[str, Rows] = {
-        s: [{"tokens": ids[:context], "y": numbers[r["label"]]} for ids, r in zip(encoded[s], splits[s], strict=True)]
+        s: [
+            {"tokens": ids[:context], "y": numbers[r["label"]]} | ({"grams": spec.grams_of(r["text"])} if grams else {})
+            for ids, r in zip(encoded[s], splits[s], strict=True)
+        ]
         for s in splits
     }
     size = {s: len(r) for s, r in splits.items()}

@@ -2,7 +2,8 @@
 
 Paper: Kim 2014, "Convolutional neural networks for sentence classification", Eq. 2-4 (ReLU, max over time, dropout before
 the last layer). Differs: no limit on the norm of the last layer's weights (weight decay does that work), a text shorter
-than a window is read with zeros after it.
+than a window is read with zeros after it. With `grams` a linear classifier of hashed n-grams adds its logits, and both are
+trained together (Cheng et al. 2016, "Wide & deep learning"): it knows rare words by their letters, and needs few texts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+GAIN = 5.0  # of the n-grams: their weights start at 0 and move this much faster than the others
 
 
 class TextCNN(nn.Module):
@@ -19,6 +22,7 @@ class TextCNN(nn.Module):
     widths:    words in the window of each convolution
     channels:  of each convolution
     dropout:   share of the maxima set to zero in training
+    grams:     numbers that n-grams are hashed to (see engram.data.grams), the lower half of words; 0 without
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class TextCNN(nn.Module):
         widths: tuple[int, ...] = (3, 4, 5),
         channels: int = 100,
         dropout: float = 0.5,
+        grams: int = 0,
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1:
@@ -38,22 +43,38 @@ class TextCNN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv1d(embed, channels, width) for width in widths)
         self.widths = widths
         self.dropout = nn.Dropout(dropout)
+        self.grams = nn.Embedding(grams, classes) if grams else None
+        if self.grams is not None:
+            nn.init.zeros_(self.grams.weight)
         self.head = nn.Linear(len(widths) * channels, classes)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T) and (B,) to (B, classes). What stands beyond the lengths changes nothing."""
+    def forward(self, tokens: Tensor, lengths: Tensor, grams: Tensor | None = None) -> Tensor:
+        """(B, T), (B,) and n-grams (B, G) padded with 0, to (B, classes). What stands beyond the lengths changes nothing."""
         words = tokens.shape[1]
         real = torch.arange(words, device=tokens.device) < lengths[:, None]  # (B, T)
         x = self.embed(tokens).masked_fill(~real[..., None], 0)  # (B, T, embed)
         x = F.pad(x.transpose(1, 2), (0, max(self.widths) - 1))  # (B, embed, T + widest - 1)
         found = [self._strongest(conv(x), lengths, width) for width, conv in zip(self.widths, self.convs, strict=True)]
-        return self.head(self.dropout(torch.cat(found, 1)))
+        logits = self.head(self.dropout(torch.cat(found, 1)))
+        if self.grams is None:
+            return logits
+        if grams is None:
+            raise ValueError("this network reads the n-grams of each text too: give grams (B, G)")
+        return logits + GAIN * _weighed(self.grams.weight, grams)
 
     def cost(self) -> int:
-        """Multiply-adds per word; the last layer acts once per text and is left out."""
+        """Multiply-adds per word; what acts once per text is left out."""
         return sum(conv.weight.numel() for conv in self.convs)  # type: ignore[union-attr]
 
     def _strongest(self, y: Tensor, lengths: Tensor, width: int) -> Tensor:
         """The largest of the responses (B, channels, windows) whose window lies within the text, (B, channels)."""
         outside = torch.arange(y.shape[2], device=y.device) > (lengths - width).clamp(min=0)[:, None]
         return y.masked_fill(outside[:, None], -torch.inf).amax(2).relu()
+
+
+def _weighed(table: Tensor, grams: Tensor) -> Tensor:
+    """The rows (classes) of a text's n-grams added up, those of words and those of letters as unit vectors: (B, classes)."""
+    letters = (grams >= len(table) // 2).to(table)
+    words = (grams > 0).to(table) - letters
+    shares = words / words.sum(1, keepdim=True).clamp(min=1).sqrt() + letters / letters.sum(1, keepdim=True).clamp(min=1).sqrt()
+    return F.embedding_bag(grams, table, per_sample_weights=shares, mode="sum")

@@ -26,7 +26,10 @@ from engram.tasks.classify import Classify
 from engram.tasks.open_set import OpenSet
 from engram.tasks.weights import balanced
 
-INPUTS = ("tokens", "lengths")
+
+def inputs(spec: TextSpec) -> tuple[str, ...]:
+    """What of a batch the network reads."""
+    return ("tokens", "lengths", "grams") if spec.grams else ("tokens", "lengths")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class Textcnn(Recipe):
     channels: int = knob(100, "features per window width", low=1)
     dropout: float = knob(0.5, "share of features dropped before the classifier", low=0, high=0.95)
     word_dropout: float = knob(0.0, "share of training words made unknown, anew each time", low=0, high=0.95)
+    grams: int = knob(0, "size of a table of hashed n-grams of words and letters that vote too; 0 = none", low=0)
     label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule")
@@ -68,19 +72,20 @@ class Textcnn(Recipe):
             self.data, batch=self.batch, context=self.context, seed=self.seed, vocab=self.vocab, vocab_size=self.vocab_size,
             least=self.least, lower=self.lower, text=self.text, label=self.label, out_of_scope=self.out_of_scope,
             hold_out=self.hold_out, vectors=self.vectors, word_dropout=self.word_dropout,
-            start_from=self.start_from,
+            grams=self.grams, start_from=self.start_from,
         )  # fmt: skip
 
     def make_task(self, spec: TextSpec) -> Task:
         """A TextCNN with one logit per class and cross entropy."""
         model = TextCNN(
-            spec.vocabulary.size, spec.outputs, spec.vector_width or self.embed, self.widths, self.channels, self.dropout
-        )
+            spec.vocabulary.size, spec.outputs, spec.vector_width or self.embed, self.widths, self.channels, self.dropout,
+            spec.grams,
+        )  # fmt: skip
         spec.start(model.embed, freeze=self.freeze)
         if spec.held_out:
-            return OpenSet(model, INPUTS, spec.outputs, label_smoothing=self.label_smoothing)
+            return OpenSet(model, inputs(spec), spec.outputs, label_smoothing=self.label_smoothing)
         weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
-        return Classify(model, INPUTS, class_weights=weights, label_smoothing=self.label_smoothing)
+        return Classify(model, inputs(spec), class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
         """One optimizer for the network."""
@@ -90,6 +95,6 @@ class Textcnn(Recipe):
         """Classes with probabilities; with out-of-scope texts, also whether it is none of them."""
         model = task.get_submodule("model")
         if not spec.out_of_scope:
-            return Classifier(model, spec, spec.classes, INPUTS)
+            return Classifier(model, spec, spec.classes, inputs(spec))
         threshold = task.get_buffer("threshold") if spec.held_out else None
-        return IntentClassifier(model, spec, spec.classes, INPUTS, threshold)
+        return IntentClassifier(model, spec, spec.classes, inputs(spec), threshold)
