@@ -175,12 +175,16 @@ def mix(prediction: str, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> t
 
 def x0_of(prediction: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
     """The x0 with x = alpha x0 + sigma noise and output = p x0 + q noise. Noise says little of x0 where alpha is near 0."""
+    if prediction == "x0":
+        return output  # exact where sigma is nearly 0 too
     p, q = mix(prediction, alpha, sigma, spread)
     return (q * x - sigma * output) / _away_from_zero(alpha * q - sigma * p)
 
 
 def noise_of(prediction: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, spread: float = 1.0) -> Tensor:
     """The noise with x = alpha x0 + sigma noise and output = p x0 + q noise. x0 says little of it where sigma is near 0."""
+    if prediction == "noise":
+        return output
     p, q = mix(prediction, alpha, sigma, spread)
     return (alpha * output - p * x) / _away_from_zero(alpha * q - sigma * p)
 

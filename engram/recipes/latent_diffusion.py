@@ -76,6 +76,8 @@ class LatentDiffusion(Recipe):
     def make_task(self, spec: CaptionSpec) -> Task:
         """The autoencoder, and the pair of text encoder and U-Net for its codes."""
         vae = self._vae(spec)
+        if self.schedule == "flow" and self.prediction == "noise":
+            raise ConfigError("schedule=flow begins at noise alone, of which prediction=noise tells no picture; use velocity")
         try:
             text = TextEncoder(len(spec.vocab), spec.longest, self.text_width, self.text_layers, self.heads)
             unet = TextUNet(self.code, vae.grid, self.text_width, self.widths, self.heads)

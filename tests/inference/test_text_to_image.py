@@ -20,6 +20,7 @@ from engram.models.text_encoder import TextEncoder
 from engram.models.text_unet import TextUNet
 from engram.nn.noise import RowNoise
 from engram.nn.schedule import Schedule
+from engram.recipes import find
 
 DATA = captions("shapes", batch=8, rows=96, size=16, scale="standard")
 PROMPT = "a red circle at the top"
@@ -178,3 +179,10 @@ def test_maps_stand_beside_their_words() -> None:
     assert regions.data["rows"] == ["red", "star"]
     assert regions.data["values"][0] == pytest.approx([0.25] + [0.0] * 8)
     assert regions.data["values"][1] == pytest.approx([0.0] * 8 + [0.5])
+
+
+def test_noise_alone_cannot_be_told_apart_at_the_start_of_flow() -> None:
+    knobs: dict[str, Any] = {**find("latent_diffusion").tiny, "schedule": "flow", "prediction": "noise"}
+    recipe = find("latent_diffusion")(**knobs)
+    with pytest.raises(ConfigError, match="use velocity"):
+        recipe.make_task(recipe.make_data().spec)

@@ -87,6 +87,14 @@ def test_output_to_x0_and_noise_and_back(kind: str, prediction: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_predicted_itself_is_exact_at_both_ends(kind: str) -> None:
+    """The time of a late step of edm has sigma 1e-9, that of the first of flow alpha 0."""
+    x, output, t = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0.03, 1.0])
+    assert torch.equal(Schedule(kind, "x0").x0(output, x, t), output)
+    assert torch.equal(Schedule(kind, "noise").noise(output, x, t), output)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_noise_grows_with_time(kind: str) -> None:
     schedule = Schedule(kind)
     snr = schedule.log_snr(T[:-1])
