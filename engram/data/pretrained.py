@@ -35,14 +35,18 @@ class Pretrained:
         object.__setattr__(self, "vectors", vectors)
 
     def check_width(self, width: int, heads: int = 1, *, rotary: bool = False) -> None:
-        """Raises ConfigError, with what to set, when a table of `width` cannot take the vectors. `rotary` heads are even."""
-        if self.vector_width in (0, width):
-            return
-        whole = [n for n in range(1, self.vector_width + 1) if self.vector_width % n == 0]
-        even = [n for n in whole if self.vector_width // n % 2 == 0]
-        nearest = min(even if rotary and even else whole, key=lambda n: abs(n - heads))
-        more = f" heads={nearest}" * (nearest != heads) + " positions=learned" * (rotary and not even)
-        raise ConfigError(f"these vectors have {self.vector_width} numbers a word; set width={self.vector_width}{more}")
+        """Raises ConfigError, with what to set, when a table of `width` cannot take the vectors, or heads cannot share them.
+
+        `rotary` heads have an even number each.
+        """
+        size = self.vector_width
+        whole = [n for n in range(1, size + 1) if size % n == 0]
+        even = [n for n in whole if size // n % 2 == 0]
+        nearest = min(even if rotary and even else whole, key=lambda n: (abs(n - heads), -n), default=heads)
+        wanted = [f"width={size}"] * (width != size) + [f"heads={nearest}"] * (nearest != heads)
+        wanted += ["positions=learned"] * (rotary and not even)
+        if size and wanted:
+            raise ConfigError(f"these vectors have {size} numbers a word; set {' '.join(wanted)}")
 
     def start(self, table: nn.Embedding, *, freeze: bool = False, scale: bool = False) -> None:
         """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is, if it is one of vectors.

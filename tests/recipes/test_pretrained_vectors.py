@@ -142,6 +142,8 @@ def test_a_run_from_before_there_were_vectors_still_loads(files: Path, case: tup
 def test_rotary_heads_are_even(files: Path) -> None:
     with pytest.raises(ConfigError, match=r"set width=6 heads=3$"):  # six heads of one number could not turn
         prepare(*make_recipe("gpt", knobs_of(files, ("gpt", "text"), width=12, heads=6)))
+    with pytest.raises(ConfigError, match=r"a word; set heads=3$"):
+        prepare(*make_recipe("gpt", knobs_of(files, ("gpt", "text"), heads=2)))
     (files / "vectors.txt").write_text("cat 1 2 3 4 5\ndog 2 1 3 0 5\n")
     with pytest.raises(ConfigError, match=r"set width=5 heads=5 positions=learned$"):
         prepare(*make_recipe("gpt", knobs_of(files, ("gpt", "text"), heads=4)))
