@@ -13,9 +13,8 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from engram.nn.coin import log_coin
 
 LEVELS = 255  # steps between black and white of a pixel of 8 bits
 SMALLEST = 1 / (12 * LEVELS**2)  # variance of a pixel within its level
@@ -43,11 +42,12 @@ class Bernoulli(nn.Module):
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
         """Pixels of 0 to 1 as 0 or 1, by uniform numbers u of the same shape."""
-        return torch.lt(u, x.detach(), out=torch.empty_like(x, requires_grad=False))  # a seventh of (u < x).to(x.dtype)
+        return torch.lt(u, x.detach(), out=torch.empty_like(x, requires_grad=False))  # a third of (u < x).to(x.dtype)
 
     def log_density(self, x: Tensor, out: Tensor) -> Tensor:
         """(..., C, H, W) twice, broadcast, to (...): log p(x | z). Of grey pixels, the mean over what they may become."""
-        return log_coin(x.flatten(-3), out.flatten(-3))
+        x, out = x.flatten(-3), out.flatten(-3)
+        return (x * out).sum(-1) - F.softplus(out).sum(-1)
 
     def picture(self, out: Tensor) -> Tensor:
         """What the decoder gives as pixels of 0 to 1."""
