@@ -6,10 +6,11 @@ engram sample runs/vae-digits-001 --n 16 --seed 0 -o grid.png
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from engram.core.data import Data
+from engram.core.data import Data, Note
 from engram.core.errors import ConfigError
 from engram.core.knobs import knob
 from engram.core.optim import Optim
@@ -29,6 +30,12 @@ from engram.optim.build import build
 from engram.optim.knobs import OptimKnobs
 from engram.recipes._principal import held, hold, survey
 from engram.tasks.variational import Variational
+
+FEW = 1000  # training pictures, up to which next to nothing of what the network learns beside the axes helps with others
+MIXTURES = (
+    "are few for a vae: it codes and reconstructs by their principal axes, and draws soft mixtures of them; "
+    "ddpm patch=2 draws truer ones, but takes longer"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +82,9 @@ class Vae(Recipe):
         assert isinstance(spec, ImageSpec)
         if self.axes and self._gaussian(spec):
             hold(spec, survey(data, self._latent(spec), len(spec.classes) if self.conditional else 0))
+            if (rows := data.size("train")) < FEW:
+                note = Note("info", f"{rows} training pictures {MIXTURES}")
+                data.summary = dataclasses.replace(data.summary, notes=(*data.summary.notes, note))
         pixels = (spec.channels, spec.height, spec.width)
         return Noisy(data, normal={"eps": (self._latent(spec),)}, uniform={"u": pixels}, seed=self.seed)
 

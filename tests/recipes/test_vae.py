@@ -70,6 +70,7 @@ def trained(folder: Path, out: Path, **knobs: Any) -> engram.Run:
 def test_few_colour_pictures(folder: Path, tmp_path: Path) -> None:
     """Against the network alone: a better bound and reconstructions; and samples have the colours of the pictures."""
     axes, alone = (trained(folder, tmp_path / str(on), axes=on) for on in (True, False))
+    assert any("128 training pictures are few" in note["text"] for note in axes.info["data"]["notes"])
     figures = [run.result["metrics"]["elbo"]["value"] for run in (axes, alone)]
     assert figures[0] > figures[1] + 300, figures
     x = torch.cat([axes.spec.encode(str(p))["x"] for p in sorted(folder.glob("*.png"))])
