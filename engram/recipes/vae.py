@@ -34,7 +34,7 @@ from engram.tasks.variational import Variational
 FEW = 1000  # training pictures, up to which next to nothing of what the network learns beside the axes helps with others
 MIXTURES = (
     "are few for a vae: it codes and reconstructs by their principal axes, and draws soft mixtures of them; "
-    "ddpm patch=2 draws truer ones, but takes longer"
+    "ddpm batch=16 steps=3000 patch=2 draws truer ones in some minutes more"
 )
 
 
