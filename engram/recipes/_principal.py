@@ -15,7 +15,7 @@ from engram.core.spec import Spec
 from engram.nn.principal import Principal, principal
 
 ROWS = 1000  # pictures that the axes are fitted to, of as many as there are
-BYTES = 256 << 20  # of these pictures as float32
+BYTES = 128 << 20  # of these pictures as float32
 
 
 def survey(data: Data, latent: int, classes: int = 0) -> Principal:
