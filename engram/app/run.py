@@ -82,8 +82,8 @@ class Run:
         live = task.state_dict()
         if live.keys() != saved.keys() or any(live[n].shape != saved[n].shape for n in live):
             raise RunError(
-                f"the weights in {self.path} do not fit the networks of its run.json: a version with other networks made it, or "
-                "one of the two is damaged; train it again"
+                f"the weights in {self.path} do not fit the networks of its run.json: a version with other networks made it, "
+                "or one of the two is damaged; train it again"
             )
         task.load_state_dict(saved)
         return task.to(choose_device(self._device)).eval()
