@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from engram.inference.sampling import Sampling, choose, penalised, probabilities
+from engram.nn.cache import fill_gaps
 
 TOGETHER = 1024  # tokens, padding included, that are read at once
 
@@ -159,10 +160,7 @@ class Batch:
         kept = [at for at, row in enumerate(self.rows) if row not in finished]
         if len(kept) == len(self.rows):
             return None
-        count = len(kept)
-        spare = [at for at in kept if at >= count]
-        staying = set(kept)
-        order = [at if at in staying else spare.pop() for at in range(count)]
+        order = fill_gaps(kept)
         index = torch.tensor(order, dtype=torch.int64, device=self.device)
         self.rows, self.lengths = [self.rows[at] for at in order], [self.lengths[at] for at in order]
         self.chosen, self.places = self.chosen[index], self.places[index]

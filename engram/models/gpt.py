@@ -208,10 +208,10 @@ class Attention(nn.Module):
             qk = rotate(qk, *turn)
         q, k = qk.transpose(1, 2).split([self.heads, self.kv_heads], dim=1)  # (B, H, T, D), (B, G, T, D)
         v = v.transpose(1, 2)  # (B, G, T, D)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)  # (B, G, S, D)
-            q = q.to(k.dtype)
-        y = self.attend(q, k, v, mask, causal)  # (B, H, T, D)
+        if cache is None:
+            y = self.attend(q, k, v, mask, causal)  # (B, H, T, D)
+        else:
+            y = cache.look(layer, self.attend, q, k, v, mask, causal)
         return self.out(y.transpose(1, 2).reshape(b, t, -1).to(x.dtype))
 
 

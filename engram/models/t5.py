@@ -190,10 +190,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-            q = q.to(k.dtype)
-        return self.out(join_heads(self.attend(q, k, v, bias.to(q.dtype))).to(x.dtype))
+        bias = bias.to(q.dtype)
+        y = self.attend(q, k, v, bias) if cache is None else cache.look(layer, self.attend, q, k, v, bias)
+        return self.out(join_heads(y).to(x.dtype))
 
 
 class CrossAttention(nn.Module):

@@ -4,10 +4,14 @@ A token at position p of its row lies in slot p, and a query at position p sees 
 them). So prompts of different lengths stand in one batch padded at the right: what the padding wrote lies after the
 prompt, is not seen, and is overwritten by the tokens that follow. Going back, as speculative decoding does, is stepping
 on from an earlier position. A window bounds what is read; the memory is `capacity` slots with or without it.
+
+On a processor one query of each row is attended to in pieces: rows of like length together, so little padding is read, and
+16-bit numbers as float32: torch's fused kernel takes 0.43 ms for one bfloat16 query of 12 heads of 64 and 300 keys, 0.13 so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +19,22 @@ from torch import Tensor
 
 from engram.nn.attention import Attend, causal_mask
 
+PADDING = 2**15  # most numbers, of keys and values, that are read for nothing before a row is worth a call of its own
+CAST = 2**18  # most numbers of keys that are cast to float32 at once, unless one row has more
+SHORT = 256  # tokens up to which float32 is faster than bfloat16 for a source's keys: twice as fast with 34 and 5 beams
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows attended to together, the slots they see, and the mask (rows, 1, 1, slots) among them."""
+
+    rows: slice
+    slots: slice
+    mask: Tensor | None
+
 
 class KVCache:
-    """(layers, 2, rows, heads, capacity, width) numbers; per step one `place`, then one `append` for each layer.
+    """(layers, 2, rows, heads, capacity, width) numbers; per step one `place`, then one `append` or `look` for each layer.
 
     No gradient flows through it.
     lengths: (rows,) how many slots of each row hold something.
@@ -44,6 +61,8 @@ class KVCache:
         self.window = window
         self._first = self._low = self._end = 0
         self._slots: tuple[Tensor, Tensor] | None = None
+        self._mask: Tensor | None = None
+        self._pieces: list[Piece] = []
 
     @property
     def rows(self) -> int:
@@ -72,13 +91,15 @@ class KVCache:
         self._low = max(0, first - self.window + 1) if self.window else 0
         alike = last - first == count - 1  # rows are consecutive, so they all stand at the same place
         rows = torch.arange(self.rows, device=positions.device)[:, None]
-        self._slots = None if alike else (rows, positions)
-        if alike and count == 1:
-            return None, False
-        if alike and first == 0 and (self.window == 0 or count <= self.window):
-            return None, True
-        slots = torch.arange(self._low, self._end, device=positions.device)
-        return causal_mask(positions[:1] if alike else positions, slots[None], self.window), False
+        self._slots, self._pieces = None if alike else (rows, positions), []
+        mask, causal = None, alike and first == 0 and count > 1 and (self.window == 0 or count <= self.window)
+        if not causal and not (alike and count == 1):
+            slots = torch.arange(self._low, self._end, device=positions.device)
+            mask = causal_mask(positions[:1] if alike else positions, slots[None], self.window)
+        if count == 1 and not (alike and self.data.element_size() > 2) and positions.device.type == "cpu":
+            self._pieces = self._split(positions[:, 0].tolist(), mask)
+        self._mask = mask
+        return mask, causal
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the keys and values (rows, heads, T, width) of the placed tokens; all that they may see, as views."""
@@ -92,6 +113,39 @@ class KVCache:
             keys[rows, :, slots] = k.transpose(1, 2).to(keys.dtype)
             values[rows, :, slots] = v.transpose(1, 2).to(values.dtype)
         return keys[:, :, self._low : self._end], values[:, :, self._low : self._end]
+
+    def look(
+        self, layer: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False
+    ) -> Tensor:
+        """`append`, then attention of the queries (rows, H, T, width), in their shape; `mask` as `place` gave it, or others."""
+        keys, values = self.append(layer, k, v)
+        if not self._pieces:
+            return _attend(attend, q, keys, values, mask, causal)
+        found = []
+        for p in self._pieces:
+            own = p.mask if mask is self._mask or mask is None else (mask if len(mask) == 1 else mask[p.rows])[..., p.slots]
+            found.append(_attend(attend, q[p.rows], keys[p.rows, :, p.slots], values[p.rows, :, p.slots], own))
+        return torch.cat(found)
+
+    def _split(self, positions: list[int], mask: Tensor | None) -> list[Piece]:
+        """Neighbouring rows at like positions, one query each; [] where all are best read at once."""
+        _, _, _, heads, _, width = self.data.shape
+        most = CAST // (heads * width) if self.data.element_size() == 2 else len(positions) * self.capacity
+        spare, groups, total, ends = PADDING // (2 * heads * width), [], 0, (0, 0)
+        for row, position in enumerate(positions):
+            low = max(0, position - self.window + 1) if self.window else 0
+            first, ends = groups[-1][0] if groups else 0, (min(ends[0], low), max(ends[1], position + 1))
+            size, total = (ends[1] - ends[0]) * (row - first + 1), total + position + 1 - low
+            if not groups or size > most or size - total > spare:
+                groups.append((row, row + 1, (low, position + 1)))
+                total, ends = position + 1 - low, (low, position + 1)
+            else:
+                groups[-1] = (first, row + 1, ends)
+        pieces = []
+        for first, last, (low, end) in groups if len(groups) > 1 else []:
+            slots, alike = slice(low - self._low, end - self._low), len(set(positions[first:last])) == 1
+            pieces.append(Piece(slice(first, last), slots, None if mask is None or alike else mask[first:last, ..., slots]))
+        return pieces
 
     def truncate(self, lengths: Tensor) -> None:
         """Forget what stands after the first `lengths` (rows,) tokens of each row, so that a gap there is noticed."""
@@ -135,12 +189,13 @@ class KVCache:
 class CrossCache:
     """Keys and values of a source text that a decoder looks at: computed once, kept once however many rows look at it.
 
-    data: (layers, 2, N, heads, S, width) of N source texts; mask: (N, 1, 1, S) bool, or bias.
+    data: (layers, 2, N, heads, S, width) of N source texts, short ones on a processor in float32; mask: (N, 1, 1, S) bool.
     Rows that stand together and share a source (beams) are read as so many queries of one row.
     """
 
     def __init__(self, data: Tensor, mask: Tensor) -> None:
-        self.data, self.mask = data, mask
+        short = data.element_size() == 2 and data.device.type == "cpu" and data.shape[4] <= SHORT
+        self.data, self.mask = data.float() if short else data, mask
         self.owner = torch.arange(data.shape[2], device=data.device)  # (rows,) the source of each row
         self.beams = 1
 
@@ -148,7 +203,7 @@ class CrossCache:
         """Queries (rows, heads, 1, width) of one token each to (rows, heads, 1, width)."""
         b, h, _, d = q.shape
         q = q.view(-1, self.beams, h, d).transpose(1, 2)  # (N, H, beams, D)
-        y = attend(q.to(self.data.dtype), self.data[layer, 0], self.data[layer, 1], self.mask)
+        y = _attend(attend, q, self.data[layer, 0], self.data[layer, 1], self.mask)
         return y.transpose(1, 2).reshape(b, h, 1, d)
 
     def reorder(self, index: Tensor) -> None:
@@ -156,14 +211,13 @@ class CrossCache:
         owner = self.owner[index]
         if len(owner) == len(self.owner) and bool((owner == self.owner).all()):
             return
-        kept, owner = owner.unique(return_inverse=True)
-        if len(kept) < self.data.shape[2]:
+        kept, counts = owner.unique_consecutive(return_counts=True)
+        beams = int(counts.max()) if len(counts) else 1
+        if bool((counts != beams).any()):
+            kept, beams = owner, 1
+        if not torch.equal(kept, torch.arange(self.data.shape[2], device=kept.device)):
             self.data, self.mask = self.data.index_select(2, kept), self.mask[kept]
-        self.beams = max(1, len(owner) // max(1, len(kept)))
-        if not torch.equal(owner, torch.arange(len(owner), device=owner.device) // self.beams):
-            self.data, self.mask, self.beams = self.data.index_select(2, owner), self.mask[owner], 1
-            owner = torch.arange(len(owner), device=owner.device)
-        self.owner = owner
+        self.beams, self.owner = beams, torch.arange(len(owner), device=owner.device) // beams
 
 
 @dataclass
@@ -184,4 +238,18 @@ class State:
         return self
 
 
-__all__ = ["CrossCache", "KVCache", "State"]
+def fill_gaps(kept: Sequence[int]) -> list[int]:
+    """An order for `reorder` of those that are kept, ascending: the last move into the gaps, so few are copied."""
+    staying, last = set(kept), list(kept)
+    return [at if at in staying else last.pop() for at in range(len(kept))]
+
+
+def _attend(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    """Attention in the dtype of the keys, or in float32 for one query in 16 bits on a processor; in the dtype of q."""
+    if q.shape[2] == 1 and k.element_size() == 2 and k.device.type == "cpu":
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+        return attend(q.float(), k.float(), v.float(), mask, causal).to(q.dtype)
+    return attend(q.to(k.dtype), k, v, mask, causal).to(q.dtype)
+
+
+__all__ = ["CrossCache", "KVCache", "State", "fill_gaps"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engram.inference.beam import END, START, Hypothesis, beam_search, greedy, length_penalty
+from engram.inference.beam import BLOCK, END, START, Hypothesis, _in_place, beam_search, greedy, highest, length_penalty
 from engram.models.seq2seq import Seq2Seq
 from engram.models.t5 import T5
 from engram.models.transformer import Transformer
@@ -248,3 +248,24 @@ class Anew(nn.Module):
     def step(self, tokens: Tensor, state: Whole) -> tuple[Tensor, Whole]:
         target = torch.cat([state.target, tokens[:, None]], 1)
         return self.net(state.source, state.lengths, target)[:, -1], Whole(state.source, state.lengths, target)
+
+
+@pytest.mark.parametrize("size", [7, 40 * BLOCK, 50 * BLOCK + 3])
+def test_highest_is_topk(size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, size)
+    x[0, -3:] += 9
+    x[1, 3] = x[1, -1] = torch.inf
+    x[2, 5:] = -torch.inf
+    gains, ids = highest(x, 5)
+    assert torch.equal(gains, x.topk(5, 1).values)
+    assert torch.equal(x.gather(1, ids), gains)
+    assert all(len(set(row)) == 5 for row in ids.tolist())
+
+
+@pytest.mark.parametrize("parents", [[0, 0, 0], [2, 0, 2, 2, 0], [4, 3], [1, 0], [3, 1, 4, 0, 2], []])
+def test_children_stand_where_their_parent_stood(parents: list[int]) -> None:
+    order = _in_place(parents)
+    assert sorted(order) == list(range(len(parents)))
+    for place in set(parents) & set(range(len(parents))):
+        assert parents[order[place]] == place

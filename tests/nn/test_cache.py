@@ -101,6 +101,55 @@ def test_memory_is_fixed_and_errors_are_plain() -> None:
         cache.place(torch.full((3, 1), 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize("at", [[3, 250, 90, 88, 251, 10, 9], [200] * 9, [30, 31, 30]])
+def test_pieces_give_what_all_rows_at_once_give(at: list[int], window: int, dtype: torch.dtype) -> None:
+    """However the rows are cut into pieces, each query sees its own past, and 16-bit numbers are multiplied in float32."""
+    torch.manual_seed(0)
+    cache = KVCache(2, len(at), 4, 256, 32, window=window, dtype=dtype)
+    cache.data.copy_(torch.randn(cache.data.shape))
+    cache.data[1] *= torch.nan  # another layer's
+    cache.lengths = torch.tensor(at)
+    mask, causal = cache.place(torch.tensor(at)[:, None])
+    if not window and dtype == torch.float32:
+        assert (1 < len(cache._pieces) < len(at)) == (len(set(at)) > 2)
+    q, (k, v) = torch.randn(len(at), 8, 1, 32).to(dtype), torch.randn(2, len(at), 4, 1, 32).to(dtype)
+    got = cache.look(0, Attend(), q, k, v, mask, causal)
+    for row, place in enumerate(at):
+        seen = slice(max(0, place - window + 1) if window else 0, place + 1)
+        keys, values = cache.data[0, :, row, :, seen].float()
+        assert torch.equal(keys[:, -1:], k[row].float())
+        want = Attend()(q[row : row + 1].float(), keys[None], values[None])
+        torch.testing.assert_close(got[row : row + 1], want.to(dtype), atol=1e-6 if dtype == torch.float32 else 8e-3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_pieces_keep_a_bias_that_is_given(rows: int) -> None:
+    """T5 adds a bias for the distance, the same for all rows."""
+    torch.manual_seed(0)
+    cache = KVCache(1, 9, 16, 256, 64, dtype=torch.bfloat16)
+    cache.data.copy_(torch.randn(cache.data.shape))
+    cache.lengths = torch.full((9,), 200)
+    cache.place(torch.full((9, 1), 200))
+    assert len(cache._pieces) > 1
+    q, (k, v), bias = torch.randn(9, 16, 1, 64), torch.randn(2, 9, 16, 1, 64), 3 * torch.randn(rows, 16, 1, 201)
+    got = cache.look(0, Attend(), q.bfloat16(), k, v, bias)
+    keys, values = cache.data[0, ..., :201, :].float()
+    torch.testing.assert_close(got, Attend()(q.bfloat16().float(), keys, values, bias).bfloat16(), atol=8e-3, rtol=1e-6)
+
+
+def test_few_numbers_are_read_for_nothing() -> None:
+    at = [5, 200, 5, 5, 199, 198, 100, 6]
+    cache = KVCache(1, len(at), 8, 256, 64)
+    cache.lengths = torch.tensor(at)
+    cache.place(torch.tensor(at)[:, None])
+    assert [(p.rows.start, p.rows.stop, p.slots.stop) for p in cache._pieces] == [
+        (0, 1, 6), (1, 2, 201), (2, 4, 6), (4, 6, 200), (6, 7, 101), (7, 8, 7)
+    ]  # fmt: skip
+    assert [p.mask is None for p in cache._pieces] == [True, True, True, False, True, True]
+
+
 @pytest.mark.parametrize(
     "moves",
     [
