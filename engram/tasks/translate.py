@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from engram.core.batch import Batch, Logs
 from engram.core.errors import DataError
 from engram.core.task import Ctx, Phase, Task
+from engram.tasks.losses import token_cross_entropy
 
 PAD = 0
 
@@ -40,10 +41,7 @@ class Translate(Task):
     def loss(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
         """Mean cross-entropy in nats per target token, </s> among them."""
         logits, targets = self.forward(batch).flatten(0, 1), batch["target"][:, 1:].flatten()
-        total = F.cross_entropy(
-            logits.float(), targets, ignore_index=PAD, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return total / self.weight(batch).clamp(min=1), {}
+        return token_cross_entropy(logits, targets, PAD, self.label_smoothing), {}
 
     def weight(self, batch: Batch) -> Tensor:
         """Target tokens without <s> and padding."""

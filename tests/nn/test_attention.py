@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.nn.attention import Attend, attention_weights, causal_mask, document_mask, join_heads, lengths_mask, split_heads
+from engram.nn.attention import (
+    Attend,
+    _written,
+    attention_weights,
+    causal_mask,
+    document_mask,
+    join_heads,
+    lengths_mask,
+    split_heads,
+)
 
 
 def loop(q: Tensor, k: Tensor, v: Tensor, may: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -57,6 +66,36 @@ def test_dropout_only_in_training() -> None:
     attend = Attend(dropout=0.5)
     assert not torch.equal(attend(q, q, q), attend(q, q, q))
     torch.testing.assert_close(attend.eval()(q, q, q), Attend()(q, q, q))
+
+
+@pytest.mark.parametrize("scale", [None, 1.0])
+@pytest.mark.parametrize("kind", ["none", "causal", "bool", "bool and causal"])
+def test_written_out_in_bfloat16_equals_the_fused_kernel(kind: str, scale: float | None) -> None:
+    """Value and gradients of training within bfloat16's rounding of float32's; a query that may look at nothing gets zeros."""
+    torch.manual_seed(0)
+    exact = [torch.randn(3, 4, 5, 8).bfloat16().float().requires_grad_() for _ in range(3)]
+    rough = [x.detach().bfloat16().requires_grad_() for x in exact]
+    mask, causal = lengths_mask(torch.tensor([0, 3, 5]), 5) if "bool" in kind else None, "causal" in kind
+    assert _written(rough[0], rough[1], mask)
+    assert not _written(exact[0], exact[1], mask)
+    with torch.no_grad():
+        assert not _written(rough[0], rough[1], mask)
+        fused = Attend(scale=scale)(*rough, mask, causal)
+    outputs = [Attend(scale=scale)(*x, mask, causal) for x in (exact, rough)]
+    if mask is not None:
+        assert not outputs[1][0].any()
+    torch.testing.assert_close(outputs[1], fused, atol=0.03, rtol=0.03)
+    torch.testing.assert_close(outputs[1].float(), outputs[0], atol=0.03, rtol=0.03)
+    wanted, got = (torch.autograd.grad(y.float().square().sum(), x) for y, x in zip(outputs, (exact, rough), strict=True))
+    for a, b in zip(got, wanted, strict=True):
+        assert a.isfinite().all()
+        assert (a.float() - b).norm() < 0.03 * b.norm()
+
+
+def test_many_weights_are_not_written_out() -> None:
+    q = torch.empty(2**7, 2, 2**8, 1, dtype=torch.bfloat16, requires_grad=True)
+    assert _written(q, q, None)
+    assert not _written(q, torch.empty(2**7, 2, 2**8 + 1, 1, dtype=torch.bfloat16), None)
 
 
 def test_masks() -> None:
