@@ -16,7 +16,7 @@ from engram.app.train import recipe_of, weights_of
 from engram.checkpoint.folder import RunFolder
 from engram.core.batch import Batch
 from engram.core.errors import ConfigError, DataError, RunError
-from engram.core.knobs import build
+from engram.core.knobs import build, older
 from engram.core.predictor import Predictor
 from engram.core.recipe import Recipe
 from engram.core.spec import Spec
@@ -57,7 +57,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The recipe with the knobs of this run."""
         cls = self._class or recipe_of(self.info["recipe"], self.folder)
-        return build(cls, self.info["knobs"], self.info["recipe"])
+        return build(cls, older(cls, self.info["knobs"]), self.info["recipe"])
 
     @cached_property
     def spec(self) -> Spec:

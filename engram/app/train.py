@@ -22,7 +22,7 @@ from engram.checkpoint.folder import RunFolder
 from engram.checkpoint.writer import StateWriter
 from engram.core.data import Data
 from engram.core.errors import ConfigError, OutOfMemory
-from engram.core.knobs import build, to_json
+from engram.core.knobs import build, older, to_json
 from engram.core.optim import Optim
 from engram.core.plan import Evaluated, Event, Plan, Stepped, Stopped
 from engram.core.recipe import Recipe
@@ -238,7 +238,7 @@ def resume_job(folder: RunFolder, recipe: type[Recipe] | None = None, data: Any 
     info = folder.info()
     name = info["recipe"]
     cls = recipe or recipe_of(name, folder)
-    made = build(cls, info["knobs"] | ({} if data is None else {"data": data}), name)
+    made = build(cls, older(cls, info["knobs"]) | ({} if data is None else {"data": data}), name)
     machine = Machine.from_json(info["machine"])
     job = prepare(name, made, machine)
     if info["data"]["sha256"] != job.data.summary.sha256:

@@ -28,9 +28,12 @@ class KnobInfo:
     choices: tuple[str, ...] = ()
 
 
-def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with a help line and an allowed range (ends included)."""
-    facts = {"help": help, "low": low, "high": high}
+def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None, before: Any = None) -> Any:
+    """A dataclass field with a help line and an allowed range (ends included).
+
+    `before` is its value in runs saved when there was no such knob, where that is not the default; see `older`.
+    """
+    facts = {"help": help, "low": low, "high": high, "before": before}
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         return dataclasses.field(default_factory=lambda: default, metadata=facts)
     return dataclasses.field(default=default, metadata=facts)
@@ -53,6 +56,12 @@ def knobs_of(cls: type, prefix: str = "") -> dict[str, KnobInfo]:
         choices = tuple(str(a) for a in typing.get_args(kind)) if typing.get_origin(kind) is Literal else ()
         found[prefix + f.name] = KnobInfo(prefix + f.name, _type_name(kind), default, f.metadata.get("help", ""), choices)
     return found
+
+
+def older(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of a saved run, with those that were made since at the value that means what the run did."""
+    since = {f.name: f.metadata["before"] for f in dataclasses.fields(cls) if f.metadata.get("before") is not None}
+    return since | dict(saved)
 
 
 def build(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:

@@ -11,6 +11,11 @@ The output layer reads tanh(W [s, c]) (Luong Eq. 5), additive tanh(W [s, c, toke
 decoder layer starts from tanh of a linear map of both directions' last states of its encoder layer, Luong's encoder reads
 both ways, stacks need no equal widths. U h_j and the token's share of the gates are computed for all steps at once.
 `feed` is off by default: then nothing waits for the step before but the fused layer, so all attention is two matrix products.
+
+`norm` puts a LayerNorm into both tanh layers, before the tanh, and starts the token tables at N(0, 1). Without it the first
+thing that Adam finds is how frequent each target token is: every weight moves the same way, and tanh is saturated before
+anything else is learned. 512 short pairs of Multi30k, gru, width 64, lr 3e-3: after 40 steps 86 % of what the output layer read
+was beyond 0.97, with `norm` 1 %; after 160 steps the loss was 4.97, with `norm` 3.54.
 """
 
 from __future__ import annotations
@@ -57,6 +62,7 @@ class Seq2Seq(nn.Module):
     cell:       "rnn", "lstm" or "gru"
     embed:      width of the token tables; 0 = width
     feed:       input feeding, for "multiplicative"
+    norm:       LayerNorm within the tanh layers
     dropout:    share set to zero in training: of embeddings, between layers and of what the output layer reads
     """
 
@@ -71,6 +77,7 @@ class Seq2Seq(nn.Module):
         embed: int = 0,
         dropout: float = 0.0,
         feed: bool = False,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         if attention not in ("additive", "multiplicative"):
@@ -80,16 +87,18 @@ class Seq2Seq(nn.Module):
             raise ValueError('input feeding belongs to attention="multiplicative"; additive attention feeds its context')
         embed, both = embed or width, 2 * width
         self.source, self.target = nn.Embedding(source_vocab, embed), nn.Embedding(target_vocab, embed)
-        nn.init.normal_(self.source.weight, std=0.1)
-        nn.init.normal_(self.target.weight, std=0.1)
+        nn.init.normal_(self.source.weight, std=1.0 if norm else 0.1)
+        nn.init.normal_(self.target.weight, std=1.0 if norm else 0.1)
         self.encoder = Recurrent(cell, embed, width, layers, True, dropout)
         self.begin = nn.ModuleList(nn.Linear(both, width) for _ in range(layers))
+        self.begin_norm = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for _ in range(layers))
         self.extra = both if self.additive else width if feed else 0
         self.decoder = Recurrent(cell, embed + self.extra, width, layers, False, dropout)
         self.key = nn.Linear(both, width, bias=self.additive)
         if self.additive:
             self.query, self.energy = nn.Linear(width, width, bias=False), nn.Linear(width, 1, bias=False)
         self.readout = nn.Linear(width + both + (embed if self.additive else 0), width, bias=False)
+        self.readout_norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, target_vocab)
 
@@ -117,7 +126,8 @@ class Seq2Seq(nn.Module):
         """Read the sources (B, S); the state from which `step` writes B targets."""
         memory, last = self.encoder(self.dropout(self.source(source)), source_lengths)
         h = last[0] if isinstance(last, tuple) else last  # (2 layers, B, width)
-        begins = [torch.tanh(f(h[2 * i : 2 * i + 2].transpose(0, 1).flatten(1))) for i, f in enumerate(self.begin)]
+        maps = enumerate(zip(self.begin, self.begin_norm, strict=True))
+        begins = [torch.tanh(n(f(h[2 * i : 2 * i + 2].transpose(0, 1).flatten(1)))) for i, (f, n) in maps]
         hidden = torch.stack(begins)
         places = torch.arange(source.shape[1], device=source.device).expand_as(source)
         padded = torch.zeros_like(places, dtype=torch.bool)
@@ -191,4 +201,4 @@ class Seq2Seq(nn.Module):
     def _read(self, s: Tensor, context: Tensor, token: Tensor) -> Tensor:
         """What the output layer reads (..., width)."""
         parts = [s, context, token] if self.additive else [s, context]
-        return self.dropout(torch.tanh(self.readout(torch.cat(parts, -1))))
+        return self.dropout(torch.tanh(self.readout_norm(self.readout(torch.cat(parts, -1)))))

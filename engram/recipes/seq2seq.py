@@ -50,6 +50,7 @@ class Seq2Seq(Recipe):
         "multiplicative", "how the decoder looks at the source: Luong's (fast) or Bahdanau's (steps one after another)"
     )
     feed: bool = knob(False, "multiplicative: each step also reads what the step before attended to (slower)")
+    norm: bool = knob(True, "LayerNorm before the tanh of the first state and of the output layer", before=False)
     cell: Literal["lstm", "gru", "rnn"] = knob("lstm", "recurrent cell")
     layers: int = knob(1, "layers of the encoder and of the decoder", low=1)
     width: int = knob(256, "numbers in the decoder's state, and in that of each direction of the encoder", low=1)
@@ -72,7 +73,7 @@ class Seq2Seq(Recipe):
         """An encoder-decoder and the cross-entropy of the next target token."""
         model = Network(
             spec.vocabulary.size, spec.target_vocabulary.size, self.width, self.layers, self.attention, self.cell,
-            spec.vector_width or self.embed, self.dropout, self.feed,
+            spec.vector_width or self.embed, self.dropout, self.feed, self.norm,
         )  # fmt: skip
         for table in (model.source, model.target) if spec.shared else (model.source,):
             spec.start(table, freeze=self.freeze, scale=True)

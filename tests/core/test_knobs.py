@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from engram.core.errors import ConfigError
-from engram.core.knobs import build, knob, knobs_of, to_json
+from engram.core.knobs import build, knob, knobs_of, older, to_json
 
 
 @dataclass(frozen=True)
@@ -240,3 +240,14 @@ def test_objects_are_named_in_json():
 
     assert to_json(Toy(source=Table()))["source"] == "<Table (150, 5)>"
     assert to_json(Toy(source=Path("a/b")))["source"] == "a/b"
+
+
+def test_knobs_made_since_a_run_was_saved_mean_what_it_did() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Grown:
+        width: int = knob(8, "units")
+        norm: bool = knob(True, "normalise", before=False)
+
+    assert build(Grown, {}) == Grown(norm=True)
+    assert build(Grown, older(Grown, {"width": 4})) == Grown(width=4, norm=False)
+    assert build(Grown, older(Grown, {"width": 4, "norm": True})) == Grown(width=4, norm=True)
