@@ -59,7 +59,7 @@ class Seq2Seq(Recipe):
     label_smoothing: float = knob(0.1, "share of the target spread over all tokens", low=0, high=0.99)
     beams: int = knob(5, "hypotheses that the search keeps; 1 = greedy", low=1)
     penalty: float = knob(1.0, "length penalty of the search; 0 = none", low=0)
-    optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3, weight_decay=0.01), "optimizer and schedule")
+    optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=5e-3, weight_decay=0.01), "optimizer and schedule")
 
     def make_data(self) -> Data:
         """Pairs as batches of like length."""
