@@ -109,6 +109,7 @@ def test_compression_does_not_matter(folders: tuple[Path, Path], level: int) -> 
 @pytest.mark.parametrize(
     ("file", "content"),
     [("a.csv", b"other"), ("b.gz", gzip.compress(b"other")), ("b.gz", gzip.compress(TEXT)[:-5]), ("b.gz", TEXT)],
+    ids=["other text", "other text compressed", "cut short", "not compressed"],  # gzip writes the time: no name of a test may
 )
 def test_other_content_is_an_error(folders: tuple[Path, Path], where: int, file: str, content: bytes) -> None:
     fill(folders[where])[file].write_bytes(content)
