@@ -7,9 +7,9 @@
     50, 101, 152    bottleneck   4 of widths 1, 2, 4, 8 (x4)   table 1            64
     8, 14, 20, ...  basic        3 of widths 1, 2, 4           (depth - 2) / 6    16        section 4.2, CIFAR
 
-Differs from the paper: the bottleneck strides in its 3 x 3 convolution, not the 1 x 1 (known as v1.5), and the last
-norm of each block starts at zero, so that each block starts as the identity (both as in Goyal et al. 2017, section 5.1;
-`zero_init=False` for ones). The weights are named as in torchvision, whose files therefore fit.
+Differs from the paper: the bottleneck strides in its 3 x 3 convolution, not the 1 x 1 (known as v1.5). With `zero_init` the
+last norm of each block starts at zero, so that each block starts as the identity (Goyal et al. 2017, section 5.1, for batches of
+thousands; with 128 the first epochs learn much more slowly). The weights are named as in torchvision, whose files therefore fit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ResNet(nn.Module):
     stem:       "imagenet": a 7 x 7 convolution of stride 2 and a max pool; "small": 3 x 3 alone, for up to 64 pixels
     width:      channels of the first stage; None for the paper's
     shortcut:   "projection" widens by a 1 x 1 convolution (option B); "pad" by zeros, without weights (option A)
-    zero_init:  start each block as the identity
+    zero_init:  start each block as the identity: slower at first
     init:       one of `engram.nn.SCHEMES`; "auto" is He's normal
     """
 
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
         stem: str = "imagenet",
         width: int | None = None,
         shortcut: str = "projection",
-        zero_init: bool = True,
+        zero_init: bool = False,
         init: str = "auto",
     ) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class Resnet(Recipe):
     stem: Literal["auto", "small", "imagenet"] = knob("auto", "small keeps the resolution of images up to 64 pixels")
     width: int = knob(0, "channels of the first stage; 0 = the paper's (64, or 16 for 6n+2)", low=0)
     init: str = knob("auto", "auto suits the activation; or he_normal, xavier_uniform, orthogonal ...")
-    zero_init: bool = knob(True, "start every block as the identity")
+    zero_init: bool = knob(False, "start every block as the identity: slower at first, for very large batches")
     label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "balanced: rare classes count as much as common ones")
     augment: Augment = knob(Augment(shift=2, flip=True), "random changes of the training images")
