@@ -1,5 +1,4 @@
-"""Fewer and cheaper layers for use: batch normalisation folded into the layer before it, ReLU in place and after the pool,
-maps flattened in the order in which they lie in memory."""
+"""Fewer and cheaper layers for use: batch normalisation folded into the layer before it, ReLU in place and after the pool."""
 
 from __future__ import annotations
 
@@ -12,10 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 
-def fold(model: nn.Module, inputs: tuple[Tensor, ...], channels_last: bool = False) -> nn.Module:
+def fold(model: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
     """A copy of a model in eval mode with fewer layers and the same outputs; an unchanged copy where that cannot be had.
 
-    `channels_last` is for a copy that will run in that layout. The copy itself is in the layout of the model.
     Layers are paired by the order in which they are defined, and a ReLU may overwrite its input only if nobody else reads it.
     Neither is certain from outside, so the copy is compared with the original on `inputs`, and given up if it differs.
     """
@@ -27,8 +25,6 @@ def fold(model: nn.Module, inputs: tuple[Tensor, ...], channels_last: bool = Fal
         if isinstance(module, nn.ReLU):
             module.inplace = True
     given = tuple(x.clone() for x in inputs)
-    if channels_last:
-        _flatten_as_it_lies(folded, inputs)
     with torch.no_grad():
         before, after = model.eval()(*inputs), folded(*given)
     close = 1e-3 * float(before.abs().max()) + 1e-6
@@ -48,32 +44,6 @@ class Halve(nn.Module):
             return torch.maximum(pairs[..., 0::2, :], pairs[..., 1::2, :])
         pairs = torch.maximum(x[..., 0::2, :], x[..., 1::2, :])
         return torch.maximum(pairs[..., 0::2], pairs[..., 1::2])
-
-
-class FlattenPixels(nn.Module):
-    """(B, C, H, W) to (B, H * W * C): without a copy when the map is channels-last."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A row holds the channels of one pixel after another."""
-        return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def _flatten_as_it_lies(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """The columns of a dense layer that follows a flattened map are sorted once, instead of the map in every batch."""
-    shapes: dict[nn.Module, torch.Size] = {}
-    flats = [m for m in model.modules() if type(m) is nn.Flatten and (m.start_dim, m.end_dim) == (1, -1)]
-    handles = [m.register_forward_pre_hook(lambda m, given: shapes.update({m: given[0].shape})) for m in flats]
-    with torch.no_grad():
-        model(*(x.clone() for x in inputs))
-    for handle in handles:
-        handle.remove()
-    for module in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
-        layers = [(n, m) for n, m in enumerate(module) if not isinstance(m, (nn.Dropout, nn.Identity))]
-        for (n, flat), (_, dense) in itertools.pairwise(layers):
-            if len(shapes.get(flat, ())) == 4 and type(dense) is nn.Linear:
-                by_channel = dense.weight.detach().unflatten(1, shapes[flat][1:])
-                dense.weight = nn.Parameter(by_channel.permute(0, 2, 3, 1).flatten(1).contiguous())
-                module[n] = FlattenPixels()
 
 
 def _fold_children(module: nn.Module) -> None:

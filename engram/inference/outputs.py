@@ -23,8 +23,7 @@ class Runner:
         """Compute with a copy of the model: norms folded, in bfloat16, channels-last. The model itself stays as it is."""
         device = next(self.model.parameters()).device
         images = any(isinstance(m, nn.Conv2d) for m in self.model.modules())
-        inputs = tuple(noise(example[name]).to(device) for name in self.inputs)
-        model = fold(self.model, inputs, channels_last) if images else self.model
+        model = fold(self.model, tuple(noise(example[name]).to(device) for name in self.inputs)) if images else self.model
         if bf16:
             self.dtype = torch.bfloat16
             model = copy.deepcopy(model).to(torch.bfloat16)

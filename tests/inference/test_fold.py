@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engram.data.image_spec import ImageSpec
 from engram.inference.classify import Classifier
-from engram.inference.fold import FlattenPixels, Halve, fold
+from engram.inference.fold import Halve, fold
 from engram.inference.outputs import Runner
 from engram.inference.regress import Regressor
 from engram.models.cnn import CNN
@@ -147,33 +147,6 @@ def test_relu_moves_behind_a_max_pool_only(pool: nn.Module) -> None:
     assert torch.equal(folded(x), model(x))
     assert (kinds[2] is nn.ReLU) == isinstance(pool, nn.MaxPool2d)
     assert (Halve in kinds) == (pool is POOLS[0])
-
-
-def flattening(last: int = 5) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(6 * 3 * 2, last),
-    ).eval()  # fmt: skip
-
-
-def test_a_dense_layer_is_sorted_for_maps_that_lie_channels_last() -> None:
-    x = torch.randn(4, 2, 8, 6)
-    model = flattening()
-    before = copy.deepcopy(model.state_dict())
-    folded = fold(model, (x,), channels_last=True)
-    assert isinstance(folded.get_submodule("3"), FlattenPixels)
-    assert not torch.equal(folded.get_parameter("5.weight"), model.get_parameter("5.weight"))
-    for layout in (torch.contiguous_format, torch.channels_last):
-        torch.testing.assert_close(folded.to(memory_format=layout)(x), model(x))  # type: ignore[call-overload]
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-    assert isinstance(fold(model, (x,)).get_submodule("3"), nn.Flatten), "a contiguous map is flat already"
-
-
-def test_a_flatten_that_is_no_map_or_feeds_no_dense_layer_is_left_alone() -> None:
-    rows = nn.Sequential(nn.Flatten(), nn.Linear(6, 2)).eval()
-    assert isinstance(fold(rows, (torch.randn(3, 2, 3),), channels_last=True).get_submodule("0"), nn.Flatten)
-    bare = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.ReLU(), nn.Linear(12, 2)).eval()
-    assert isinstance(fold(bare, (torch.randn(3, 2, 4, 4),), channels_last=True).get_submodule("1"), nn.Flatten)
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
