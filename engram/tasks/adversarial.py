@@ -88,13 +88,13 @@ class Adversarial(Task):
                 loss = F.relu(1 - real).mean() + F.relu(1 + made).mean()
             case "wgan_gp":
                 u = (batch["u"] if "u" in batch else RowNoise(0, 0, rows(batch), x.device).uniform(1)).view(-1, 1, 1, 1)
-                steep = self._slope(u * x + (1 - u) * fake, y).sqrt()
+                steep = torch.linalg.vector_norm(self._slope(u * x + (1 - u) * fake, y), dim=1)  # sqrt has no slope at 0
                 loss = (made - real).mean() + self.gp * (steep - 1).square().mean()
         return loss, {"real": real.mean(), "fake": made.mean(), "right": (real > made).float().mean()}
 
     def smooth(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
         """R1 scaled by the interval. Logs: `slope`, the mean of |grad D(x)|^2."""
-        slope = self._slope(batch["x"], self._classes(batch)).mean()
+        slope = self._slope(batch["x"], self._classes(batch)).square().sum(1).mean()
         return 0.5 * self.r1 * self.r1_every * slope, {"slope": slope}
 
     def fool(self, batch: Batch, ctx: Ctx) -> tuple[Tensor, Logs]:
@@ -144,12 +144,12 @@ class Adversarial(Task):
         return score.float() if score.dtype in (torch.bfloat16, torch.float16) else score
 
     def _slope(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """|grad D(x)|^2 of every row, (B,), itself differentiable. A row's score depends on that row alone, so the gradient of
-        the sum holds the gradient of each."""
+        """grad D(x) of every row, (B, numbers), itself differentiable. A row's score depends on that row alone, so the gradient
+        of the sum holds the gradient of each."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self._score(x, y).sum(), x, create_graph=True)
-        return slope.flatten(1).square().sum(1)
+        return slope.flatten(1)
 
     def _classes(self, batch: Batch) -> Tensor | None:
         return batch["y"] if self.classes else None

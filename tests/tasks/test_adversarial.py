@@ -71,6 +71,16 @@ def slope(task: Adversarial, x: Tensor, y: Tensor) -> Tensor:
     return found.flatten(1).norm(dim=1)
 
 
+def test_a_row_without_a_slope_does_not_spoil_the_gradient_penalty() -> None:
+    """A discriminator of dead units scores all pictures alike: |grad D| is exactly 0, where a square root has no gradient."""
+    task, given = small(0, objective="wgan_gp"), batch()
+    nn.init.zeros_(task.discriminator.get_parameter("score.weight"))
+    task.judge(given, Ctx())[0].backward()
+    gradients = [p.grad for p in task.discriminator.parameters() if p.grad is not None]
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
+
+
 def test_losses_equal_their_formulas() -> None:
     """The logistic losses of Goodfellow et al., the hinges of Miyato et al., the penalty of Gulrajani et al., to 1e-9."""
     given = batch()
