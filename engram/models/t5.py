@@ -3,19 +3,19 @@
 Paper: Raffel et al. 2020, section 2.1: pre-norm with RMSNorm, no biases, products not divided by sqrt(D), one bias table
 per stack shared by its layers. `gated` and `tied=False` give version 1.1 (Shazeer 2020, Eq. 6: GELU-gated feed-forward).
 Weights start as in the published code (mesh tensorflow): N(0, 1 / inputs), queries smaller by sqrt(head_width) in place
-of the division. Distances fall into `buckets`: half of them exact, the others growing by a factor up to `furthest`.
+of the division.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn.attention import Attend, join_heads, lengths_mask, split_heads
-from engram.nn.cache import CrossCache, KVCache, State
+from engram.nn.cache import KVCache
+from engram.nn.cross_cache import CrossCache, State
+from engram.nn.distance import DistanceBias
 from engram.nn.rms import RMSNorm
 
 EPS = 1e-6
@@ -51,11 +51,11 @@ class T5(nn.Module):
         super().__init__()
         if buckets < 4 or buckets % 4 or furthest <= buckets // 2:
             raise ValueError(f"buckets must be a multiple of 4, and furthest above their half; got {buckets} and {furthest}")
-        self.heads, self.head_width, self.width, self.furthest = heads, head_width, width, furthest
+        self.heads, self.head_width, self.width = heads, head_width, width
         self.tokens = nn.Embedding(vocab, width)
         self.dropout = nn.Dropout(dropout)
-        self.encoder_bias = nn.Embedding(buckets, heads)
-        self.decoder_bias = nn.Embedding(buckets, heads)
+        self.encoder_bias = DistanceBias(buckets, heads, furthest, both=True)
+        self.decoder_bias = DistanceBias(buckets, heads, furthest, both=False)
         sizes = (width, heads, head_width, hidden, gated, dropout)
         self.encoder = nn.ModuleList(EncoderBlock(*sizes) for _ in range(layers))
         self.decoder = nn.ModuleList(DecoderBlock(*sizes) for _ in range(layers))
@@ -72,7 +72,7 @@ class T5(nn.Module):
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Tensor:
         """(B, S) to (B, S, width)."""
         place = torch.arange(source.shape[1], device=source.device)
-        bias = _bias(self.encoder_bias, place, place, self.furthest, both=True)  # (1, H, S, S)
+        bias = self.encoder_bias(place, place)  # (1, H, S, S)
         mask = _mask(source, source_lengths)
         if mask is not None:
             bias = bias.masked_fill(~mask, -torch.inf)  # (B, H, S, S)
@@ -84,7 +84,7 @@ class T5(nn.Module):
     def decode(self, memory: Tensor, mask: Tensor | None, target_in: Tensor) -> Tensor:
         """Memory (B, S, width), its mask (B, 1, 1, S), target tokens (B, T) to (B, T, width), what `head` takes."""
         place = torch.arange(target_in.shape[1], device=target_in.device)
-        bias = _bias(self.decoder_bias, place, place, self.furthest, both=False)
+        bias = self.decoder_bias(place, place)
         bias = bias.masked_fill(place > place[:, None], -torch.inf)  # (1, H, T, T)
         x = self.dropout(self.tokens(target_in))
         for block in self.decoder:
@@ -112,7 +112,7 @@ class T5(nn.Module):
         if state.length == state.cache.capacity:
             state.cache.grow()
         place = torch.arange(state.length + 1, device=tokens.device)
-        bias = _bias(self.decoder_bias, place[-1:], place, self.furthest, both=False)  # (1, H, 1, S)
+        bias = self.decoder_bias(place[-1:], place)  # (1, H, 1, S)
         state.cache.place(place[-1:].expand(len(tokens), 1))
         x = self.dropout(self.tokens(tokens[:, None]))
         for layer, block in enumerate(self.decoder):
@@ -234,24 +234,6 @@ class Feed(nn.Module):
             return self.down(self.dropout(self.up(x).relu()))
         gate, up = self.up(x).chunk(2, dim=-1)
         return self.down(self.dropout(F.gelu(gate, approximate="tanh") * up))
-
-
-def bucket(distance: Tensor, buckets: int, furthest: int, both: bool) -> Tensor:
-    """Key's place minus query's to the number of its bias; `both`: later keys have the upper half of the buckets."""
-    base = torch.zeros_like(distance)
-    if both:
-        buckets //= 2
-        base, distance = torch.where(distance > 0, buckets, 0), distance.abs()
-    else:
-        distance = (-distance).clamp(min=0)
-    exact = buckets // 2
-    far = (distance.clamp(min=1).float() / exact).log() / math.log(furthest / exact) * (buckets - exact)
-    return base + torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
-
-
-def _bias(table: nn.Embedding, queries: Tensor, keys: Tensor, furthest: int, both: bool) -> Tensor:
-    """Places (T,) and (S,) to (1, H, T, S)."""
-    return table(bucket(keys - queries[:, None], table.num_embeddings, furthest, both)).permute(2, 0, 1)[None]
 
 
 def _mask(source: Tensor, lengths: Tensor | None) -> Tensor | None:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn.attention import Attend, join_heads, lengths_mask, split_heads
-from engram.nn.cache import CrossCache, KVCache, State
+from engram.nn.cache import KVCache
+from engram.nn.cross_cache import CrossCache, State
 from engram.nn.positions import sinusoidal
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engram.nn.activations import ACTIVATIONS, activation
 from engram.nn.attention import Attend, attention_weights, causal_mask, document_mask, lengths_mask
-from engram.nn.cache import CrossCache, KVCache, State
+from engram.nn.cache import KVCache
 from engram.nn.columns import Columns
+from engram.nn.cross_cache import CrossCache, State
 from engram.nn.init import SCHEMES, gain, initialise
 from engram.nn.norm import NORMS, BatchNorm, norm
 from engram.nn.positions import restart, rotate, sinusoidal, turns

@@ -21,7 +21,6 @@ from engram.nn.attention import Attend, causal_mask
 
 PADDING = 2**15  # most numbers, of keys and values, that are read for nothing before a row is worth a call of its own
 CAST = 2**18  # most numbers of keys that are cast to float32 at once, unless one row has more
-SHORT = 256  # tokens up to which float32 is faster than bfloat16 for a source's keys: twice as fast with 34 and 5 beams
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,11 @@ class KVCache:
         """`append`, then attention of the queries (rows, H, T, width), in their shape; `mask` as `place` gave it, or others."""
         keys, values = self.append(layer, k, v)
         if not self._pieces:
-            return _attend(attend, q, keys, values, mask, causal)
+            return attend_in(attend, q, keys, values, mask, causal)
         found = []
         for p in self._pieces:
             own = p.mask if mask is self._mask or mask is None else (mask if len(mask) == 1 else mask[p.rows])[..., p.slots]
-            found.append(_attend(attend, q[p.rows], keys[p.rows, :, p.slots], values[p.rows, :, p.slots], own))
+            found.append(attend_in(attend, q[p.rows], keys[p.rows, :, p.slots], values[p.rows, :, p.slots], own))
         return torch.cat(found)
 
     def _split(self, positions: list[int], mask: Tensor | None) -> list[Piece]:
@@ -186,65 +185,13 @@ class KVCache:
         return int(self.lengths.max()) if len(self.lengths) else 0
 
 
-class CrossCache:
-    """Keys and values of a source text that a decoder looks at: computed once, kept once however many rows look at it.
-
-    data: (layers, 2, N, heads, S, width) of N source texts, short ones on a processor in float32; mask: (N, 1, 1, S) bool.
-    Rows that stand together and share a source (beams) are read as so many queries of one row.
-    """
-
-    def __init__(self, data: Tensor, mask: Tensor) -> None:
-        short = data.element_size() == 2 and data.device.type == "cpu" and data.shape[4] <= SHORT
-        self.data, self.mask = data.float() if short else data, mask
-        self.owner = torch.arange(data.shape[2], device=data.device)  # (rows,) the source of each row
-        self.beams = 1
-
-    def look(self, layer: int, attend: Attend, q: Tensor) -> Tensor:
-        """Queries (rows, heads, 1, width) of one token each to (rows, heads, 1, width)."""
-        b, h, _, d = q.shape
-        q = q.view(-1, self.beams, h, d).transpose(1, 2)  # (N, H, beams, D)
-        y = _attend(attend, q, self.data[layer, 0], self.data[layer, 1], self.mask)
-        return y.transpose(1, 2).reshape(b, h, 1, d)
-
-    def reorder(self, index: Tensor) -> None:
-        """Row i looks at the source of row index[i]. Nothing is copied while each source keeps its rows together."""
-        owner = self.owner[index]
-        if len(owner) == len(self.owner) and bool((owner == self.owner).all()):
-            return
-        kept, counts = owner.unique_consecutive(return_counts=True)
-        beams = int(counts.max()) if len(counts) else 1
-        if bool((counts != beams).any()):
-            kept, beams = owner, 1
-        if not torch.equal(kept, torch.arange(self.data.shape[2], device=kept.device)):
-            self.data, self.mask = self.data.index_select(2, kept), self.mask[kept]
-        self.beams, self.owner = beams, torch.arange(len(owner), device=owner.device) // beams
-
-
-@dataclass
-class State:
-    """Where the decoder of an encoder-decoder stands: its own keys and values, the sources', how many tokens it has read.
-
-    `start(source, source_lengths)` of a model gives one, `step(tokens, state)` the next; each is used once.
-    """
-
-    cache: KVCache
-    cross: CrossCache
-    length: int = 0
-
-    def select(self, index: Tensor) -> State:
-        """Row i continues what row index[i] was: beams reordered, rows dropped or repeated."""
-        self.cache.reorder(index)
-        self.cross.reorder(index)
-        return self
-
-
 def fill_gaps(kept: Sequence[int]) -> list[int]:
     """An order for `reorder` of those that are kept, ascending: the last move into the gaps, so few are copied."""
     staying, last = set(kept), list(kept)
     return [at if at in staying else last.pop() for at in range(len(kept))]
 
 
-def _attend(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+def attend_in(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
     """Attention in the dtype of the keys, or in float32 for one query in 16 bits on a processor; in the dtype of q."""
     if q.shape[2] == 1 and k.element_size() == 2 and k.device.type == "cpu":
         mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
@@ -252,4 +199,4 @@ def _attend(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     return attend(q.to(k.dtype), k, v, mask, causal).to(q.dtype)
 
 
-__all__ = ["CrossCache", "KVCache", "State", "fill_gaps"]
+__all__ = ["KVCache", "attend_in", "fill_gaps"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration
 
-from engram.models.t5 import T5, bucket
+from engram.models.t5 import T5
 from engram.nn import Attend, attention_weights
 
 LENGTHS = torch.tensor([11, 4, 7])
@@ -100,16 +100,6 @@ def test_equals_transformers(gated: bool, tied: bool) -> None:
         assert other[a].grad is not None
         scale = max(1.0, other[a].grad.abs().max().item())
         torch.testing.assert_close(own[b].grad[part] / scale, other[a].grad / scale, atol=1e-5, rtol=0, msg=a)
-
-
-@pytest.mark.parametrize("both", [False, True])
-def test_buckets_as_published(both: bool) -> None:
-    """Every distance from -300 to 300 at the published 32 buckets up to 128."""
-    from transformers.models.t5.modeling_t5 import T5Attention
-
-    distance = torch.arange(-300, 301)
-    want = T5Attention._relative_position_bucket(distance, both, 32, 128)
-    assert torch.equal(bucket(distance, 32, 128, both), want)
 
 
 def test_padding_changes_nothing_and_no_token_sees_a_later_one() -> None:
