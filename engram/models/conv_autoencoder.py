@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from engram.nn import activation as activation_named
 from engram.nn import initialise
 from engram.nn import norm as norm_named
+from engram.nn.strided import Strided
 
 
 class ConvAutoencoder(nn.Module):
@@ -71,8 +72,7 @@ class ConvAutoencoder(nn.Module):
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         for stage, (a, b) in enumerate(zip(channels, widths, strict=False)):
-            stride = 1 if sizes[stage] == (1, 1) else 2  # same numbers; oneDNN's bf16 gradient at 2 is wrong
-            down += [*block(nn.Conv2d(a, b, 3, stride, 1, bias=bias), b), *plain(b)]
+            down += [*block(Strided(a, b, bias=bias), b), *plain(b)]
             double = [nn.ConvTranspose2d(b, a, 4, 2, 1, bias=bias or not stage), Crop(sizes[stage])]
             up = [*plain(b), *(block(nn.Sequential(*double), a) if stage else double), *up]
         smallest = (widths[-1], *sizes[-1])
@@ -103,17 +103,16 @@ class ConvAutoencoder(nn.Module):
 
     def cost(self) -> int:
         """Multiply-adds per picture: weights act once per place of a convolution's output or a transposed one's input."""
-        total = 0
-        for part, at in ((self.encoder, 0), (self.decoder, len(self.sizes) - 1)):
-            for layer in part.modules():
-                if isinstance(layer, nn.Linear):
-                    total += layer.weight.numel()
-                elif isinstance(layer, nn.ConvTranspose2d):
-                    total += layer.weight.numel() * math.prod(self.sizes[at])
-                    at -= 1
-                elif isinstance(layer, nn.Conv2d):
-                    at += layer.stride[0] > 1
-                    total += layer.weight.numel() * math.prod(self.sizes[at])
+        total, at = 0, 0
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                total += layer.weight.numel()
+            elif isinstance(layer, nn.ConvTranspose2d):
+                total += layer.weight.numel() * math.prod(self.sizes[at])
+                at -= 1
+            elif isinstance(layer, nn.Conv2d):
+                at += layer.stride[0] > 1
+                total += layer.weight.numel() * math.prod(self.sizes[at])
         return total
 
 

@@ -8,8 +8,9 @@
     8, 14, 20, ...  basic        3 of widths 1, 2, 4           (depth - 2) / 6    16        section 4.2, CIFAR
 
 Differs from the paper: the bottleneck strides in its 3 x 3 convolution, not the 1 x 1 (known as v1.5). With `zero_init` the
-last norm of each block starts at zero, so that each block starts as the identity (Goyal et al. 2017, section 5.1, for batches of
-thousands; with 128 the first epochs learn much more slowly). The weights are named as in torchvision, whose files therefore fit.
+last norm of each block starts at zero, so that each block starts as the identity (Goyal et al. 2017, section 5.1, for batches
+of thousands; with 128 the first epochs learn much more slowly). The weights are named as in torchvision, whose files
+therefore fit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn import BatchNorm, initialise
+from engram.nn.strided import Strided
 
 BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -55,7 +57,7 @@ class ResNet(nn.Module):
             width = 64 if len(blocks) == 4 else 16
         block = Bottleneck if depth in BOTTLENECK else Basic
         if stem == "imagenet":
-            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+            self.conv1 = Strided(channels, width, 7, bias=False)
         else:
             self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = BatchNorm(width)
@@ -110,7 +112,7 @@ class Basic(nn.Module):
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
         super().__init__()
         self.stride = stride
-        self.conv1 = Conv3(channels, width, 3, stride, padding=1, bias=False)
+        self.conv1 = Strided(channels, width, 3, stride, bias=False)
         self.bn1 = BatchNorm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = BatchNorm(width)
@@ -136,7 +138,7 @@ class Bottleneck(nn.Module):
         self.stride = stride
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.bn1 = BatchNorm(width)
-        self.conv2 = Conv3(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = Strided(width, width, 3, stride, bias=False)
         self.bn2 = BatchNorm(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = BatchNorm(4 * width)
@@ -151,16 +153,6 @@ class Bottleneck(nn.Module):
 
     def last_norm(self) -> BatchNorm:
         return self.bn3
-
-
-class Conv3(nn.Conv2d):
-    """A 3 x 3 convolution that does not stride over a map of one place: the same numbers, and oneDNN's bf16 gradient of
-    such a stride is memory that nobody wrote."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.stride == (2, 2) and input.shape[-2:] == (1, 1):
-            return F.conv2d(input, self.weight, self.bias, padding=1)
-        return super().forward(input)
 
 
 class Pad(nn.Module):

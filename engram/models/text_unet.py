@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engram.nn.attention import Attend, join_heads, split_heads
 from engram.nn.norm import norm
+from engram.nn.strided import Strided
 from engram.nn.times import time_features
 
 
@@ -47,8 +48,7 @@ class TextUNet(nn.Module):
             self.down.append(Stage(before, width, given, text_width, heads, own))
             self.up.insert(0, Stage(2 * width, width, given, text_width, heads, own))
             if number + 1 < len(widths):
-                stride = 1 if max(size) <= 2**number else 2  # the same numbers; of stride 2 see models/conv_autoencoder.py
-                self.shrink.append(nn.Conv2d(width, width, 3, stride, padding=1))
+                self.shrink.append(Strided(width, width))
                 self.grow.insert(0, nn.Conv2d(widths[number + 1], width, 3, padding=1))
             before = width
         self.middle = Stage(before, before, given, text_width, heads, True)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn.attention import Attend
+from engram.nn.strided import Strided
 from engram.nn.times import time_features
 
 FEW = 128  # places up to which attention is written out in training: 7 ms where the fused kernel takes 103 (49 places)
@@ -67,8 +68,7 @@ class UNet(nn.Module):
             # A list from the widest picture to the smallest map, walked backwards on the way up
             self.up.append(nn.ModuleList(Block(2 * width, width, given, dropout, heads if looks else 0) for _ in ins))
             if number + 1 < len(widths):
-                stride = 1 if height == side == 1 else 2  # the same numbers; of stride 2 see models/conv_autoencoder.py
-                self.shrink.append(nn.Conv2d(width, width, 3, stride, padding=1))
+                self.shrink.append(Strided(width, width))
                 self.grow.append(nn.Conv2d(widths[number + 1], width, 1))
             before = width
         self.middle = nn.ModuleList([Block(before, before, given, dropout, heads), Block(before, before, given, dropout, 0)])

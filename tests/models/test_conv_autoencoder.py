@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engram.models.conv_autoencoder import ConvAutoencoder
+from engram.nn.strided import Strided
 
 SHAPE = (2, 11, 6)  # halved upwards: 6 x 3, then 3 x 2
 
@@ -113,16 +114,7 @@ def test_no_stage_is_refused() -> None:
         ConvAutoencoder(SHAPE, widths=())
 
 
-def test_a_map_of_one_place_is_never_strided() -> None:
-    """Of such a convolution oneDNN's bf16 kernel leaves all but one tap of the weight's gradient uninitialised."""
+def test_more_stages_than_the_picture_has_halves() -> None:
     net = ConvAutoencoder((1, 8, 5), 3, (16,) * 6)
-    strides = [m.stride for m in net.encoder if isinstance(m, torch.nn.Conv2d)]
-    assert strides == [(2, 2)] * 3 + [(1, 1)] * 3
-    x = torch.rand(2, 1, 8, 5)
-    with torch.autocast("cpu", torch.bfloat16):
-        net(x)[0].float().square().mean().backward()
-    for layer, stride in zip([m for m in net.encoder if isinstance(m, torch.nn.Conv2d)], strides, strict=True):
-        assert layer.weight.grad is not None
-        if stride == (1, 1):
-            assert layer.weight.grad.flatten(2)[:, :, [0, 1, 2, 3, 5, 6, 7, 8]].eq(0).all()  # these taps see padding alone
-    assert net(x)[0].shape == x.shape
+    assert net(torch.rand(2, 1, 8, 5))[0].shape == (2, 1, 8, 5)
+    assert sum(isinstance(layer, Strided) for layer in net.encoder) == 6
