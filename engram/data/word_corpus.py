@@ -6,7 +6,7 @@ import hashlib
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from engram.core.data import Note
 from engram.core.errors import DataError, did_you_mean
+from engram.data.sources import BUILT_IN
+from engram.data.text_rows import as_form
+from engram.data.text_sets import read_set
 from engram.data.word_spec import WordSpec, cut
 
 LONGEST = 1000  # words of a sentence, as in word2vec.c: a text without line breaks is cut there
@@ -37,7 +40,7 @@ class Corpus:
 
 
 def read_corpus(source: Any, *, min_count: int = 5, most: int = 0, lower: bool = True, spaces: bool = False) -> Corpus:
-    """The text at `source`: a file, a folder of text files, or 'pydoc', CPython's reference manual. A line is a sentence.
+    """The text at `source`: a file, a folder of text files, or the training part of a built-in set. A line is a sentence.
 
     Words seen fewer than `min_count` times are left out of the text before windows are made, as word2vec.c does, and so are
     all but the `most` commonest (0: all). Raises DataError.
@@ -45,7 +48,8 @@ def read_corpus(source: Any, *, min_count: int = 5, most: int = 0, lower: bool =
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     flat, lengths, digest = array("i"), array("q"), hashlib.sha256()
-    for line in _text(source):
+    lines, notes = _text(source)
+    for line in lines:
         digest.update(line.encode())
         words = cut(line, lower, spaces)
         flat.extend([numbers[word] for word in words])
@@ -70,9 +74,9 @@ def read_corpus(source: Any, *, min_count: int = 5, most: int = 0, lower: bool =
     sentence = np.repeat(np.arange(len(lengths)), np.frombuffer(lengths, np.int64))[held]
     names = list(numbers)
     spec = WordSpec(words=tuple(names[n] for n in order), counts=tuple(counts[order].tolist()), lower=lower, spaces=spaces)
-    notes: tuple[Note, ...] = ()
     if len(seen) < 1_000_000:
-        notes = (Note("info", f"{len(seen):,} words are few: vectors of words seen only some times will mean little"),)
+        few = f"{len(seen):,} words are few: vectors of words seen only some times will mean little"
+        notes = (*notes, Note("info", few))
     title = f"{Path(source).name if source else BUNDLED}: {len(seen):,} words, {len(order):,} of them different with a vector"
     return Corpus(spec, tokens[held], _ends(sentence), title, len(seen), digest.hexdigest(), notes)
 
@@ -87,17 +91,19 @@ def _ends(sentence: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate([ends, *extra])).astype(np.int64)
 
 
-def _text(source: Any) -> Iterator[str]:
-    """The lines of the corpus."""
+def _text(source: Any) -> tuple[Iterable[str], tuple[Note, ...]]:
+    """The lines of the corpus, and what is to be said about it."""
     if source in ("", BUNDLED):
         from pydoc_data import topics
 
-        yield from "\n\n".join(topics.topics.values()).splitlines()
-        return
+        return "\n\n".join(topics.topics.values()).splitlines(), ()
     if not isinstance(source, (str, os.PathLike)):
         raise DataError(f"word vectors learn from a text file or a folder of them, not from {type(source).__name__}")
-    for path in files(Path(source).expanduser()):
-        yield from read_lines(path)
+    path = Path(source).expanduser()
+    if isinstance(source, str) and source.partition(":")[0] in BUILT_IN and not path.exists():
+        texts = as_form(read_set(source), "corpus", source)
+        return (line for row in texts.splits["train"] for line in row["text"].splitlines()), texts.notes
+    return (line for found in files(path) for line in read_lines(found)), ()
 
 
 def files(path: Path) -> list[Path]:
@@ -106,7 +112,9 @@ def files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no file or folder {path}{did_you_mean(path.name, near)}")
+        sets = [name for name, known in BUILT_IN.items() if known.kind == "text"]
+        hint = did_you_mean(path.name, [*near, *sets])
+        raise DataError(f"there is no file, folder or built-in set of texts {path}{hint}")
     found = sorted(p for p in path.rglob("*") if p.is_file() and (p.suffix.lower() in SUFFIXES))
     if not found:
         raise DataError(f"the folder {path} holds no text files ({', '.join(SUFFIXES)})")

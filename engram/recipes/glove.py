@@ -34,7 +34,7 @@ class Glove(Recipe):
     specs: ClassVar = (WordSpec,)
     narrow: ClassVar = True
 
-    data: Any = knob("pydoc", "a text file or a folder of them; pydoc is CPython's reference manual")
+    data: Any = knob("pydoc", "a text file, a folder of them, or a built-in set of texts; pydoc is CPython's reference manual")
     epochs: float = knob(25.0, "passes over the pairs", low=0)
     batch: int = knob(8192, "pairs of words per optimizer step", low=1)
     clip: float = knob(0.0, "largest norm of the gradient; 0 = do not clip", low=0)

@@ -38,7 +38,7 @@ class Word2vec(Recipe):
     specs: ClassVar = (WordSpec,)
     narrow: ClassVar = True
 
-    data: Any = knob("pydoc", "a text file or a folder of them; pydoc is CPython's reference manual")
+    data: Any = knob("pydoc", "a text file, a folder of them, or a built-in set of texts; pydoc is CPython's reference manual")
     epochs: float = knob(5.0, "passes over the text", low=0)
     batch: int = knob(16384, "words of the text per optimizer step", low=1)
     precision: Literal["auto", "fp32", "bf16"] = knob(PRECISION, "bf16: matrix products in bfloat16; the vectors stay fp32")

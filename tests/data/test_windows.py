@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from engram.core.data import Note
 from engram.core.errors import DataError
+from engram.data.text_rows import Texts
 from engram.data.windows import ROW, Windows
 from engram.data.word_corpus import LONGEST, Corpus, read_corpus
 from engram.data.word_spec import WordSpec
@@ -58,6 +60,28 @@ def test_bad_text_is_said_in_one_line(tmp_path: Path) -> None:
         read_corpus(tmp_path / "oen.txt")
     with pytest.raises(DataError, match="not from list"):
         read_corpus([1])
+
+
+def test_a_built_in_set_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read_corpus("numbers", min_count=1)
+    assert {"seven", "sieben", "hundred"} <= set(found.spec.words)
+    with pytest.raises(DataError, match="mnist is a set of images"):
+        read_corpus("mnist")
+    with pytest.raises(DataError, match="did you mean wikitext2"):
+        read_corpus("wikitxt2")
+    monkeypatch.chdir(tmp_path)
+    Path("numbers").write_text("a file of that name comes first", "utf-8")
+    assert "file" in read_corpus("numbers", min_count=1).spec.words
+
+
+def test_a_built_in_set_gives_its_training_part_and_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"train": [{"source": "one two", "target": "eins zwei"}], "test": [{"source": "secret", "target": "geheim"}]}
+    texts = Texts("pairs", splits, "numbers", "", (Note("warning", "said"),))
+    monkeypatch.setattr("engram.data.word_corpus.read_set", lambda name: texts)
+    found = read_corpus("numbers", min_count=1)
+    assert found.spec.words == ("one", "two", "eins", "zwei")
+    assert found.ends.tolist() == [2, 4]
+    assert Note("warning", "said") in found.notes
 
 
 def seen_pairs(data: Windows) -> Counter[tuple[int, int]]:
