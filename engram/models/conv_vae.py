@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn import activation as activation_named
 from engram.nn import initialise
 from engram.nn import norm as norm_named
-
-LOUD = 5.0  # of a class among hundreds of numbers: said softly, the code learns to hold it, and samples disobey
+from engram.nn.gaussian import told
 
 
 class ConvVAE(nn.Module):
@@ -75,12 +72,12 @@ class ConvVAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to the posterior's mean and log variance, (B, latent) each."""
-        mean, log_var = self.posterior(self._told(self.encoder(x).flatten(1), y)).chunk(2, 1)
+        mean, log_var = self.posterior(told(self.encoder(x).flatten(1), y, self.classes)).chunk(2, 1)
         return mean, log_var
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, latent) to (B, C, H, W): the log-odds of white, or the mean, as the likelihood reads it."""
-        return self.decoder(self.start(self._told(z, y)).unflatten(1, self.smallest))
+        return self.decoder(self.start(told(z, y, self.classes)).unflatten(1, self.smallest))
 
     def last(self) -> tuple[nn.Module, nn.Module]:
         """The last layer of each side."""
@@ -98,10 +95,3 @@ class ConvVAE(nn.Module):
                 total += layer.weight.numel() * height * width
                 height, width = 2 * height + layer.output_padding[0], 2 * width + layer.output_padding[1]
         return total
-
-    def _told(self, features: Tensor, y: Tensor | None) -> Tensor:
-        if not self.classes:
-            return features
-        if y is None:
-            raise ValueError("a VAE that is told classes needs y")
-        return torch.cat([features, LOUD * F.one_hot(y, self.classes).to(features)], 1)

@@ -11,14 +11,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.nn import activation as activation_named
 from engram.nn import initialise
-
-LOUD = 5.0  # of a class among hundreds of numbers: said softly, the code learns to hold it, and samples disobey
+from engram.nn.gaussian import told
 
 
 class VAE(nn.Module):
@@ -58,12 +55,12 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to the posterior's mean and log variance, (B, latent) each."""
-        mean, log_var = self.posterior(self.encoder(self._told(x.flatten(1), y))).chunk(2, 1)
+        mean, log_var = self.posterior(self.encoder(told(x.flatten(1), y, self.classes))).chunk(2, 1)
         return mean, log_var
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, latent) to (B, C, H, W): the log-odds of white, or the mean, as the likelihood reads it."""
-        return self.pixels(self.decoder(self._told(z, y))).unflatten(1, self.shape)
+        return self.pixels(self.decoder(told(z, y, self.classes))).unflatten(1, self.shape)
 
     def last(self) -> tuple[nn.Module, nn.Module]:
         """The last layer of each side."""
@@ -72,13 +69,6 @@ class VAE(nn.Module):
     def cost(self) -> int:
         """Multiply-adds per picture, there and back."""
         return sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
-
-    def _told(self, features: Tensor, y: Tensor | None) -> Tensor:
-        if not self.classes:
-            return features
-        if y is None:
-            raise ValueError("a VAE that is told classes needs y")
-        return torch.cat([features, LOUD * F.one_hot(y, self.classes).to(features)], 1)
 
 
 def _dense(widths: tuple[int, ...], activation: str) -> nn.Sequential:

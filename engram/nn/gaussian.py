@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 LEVELS = 255  # steps between black and white of a pixel of 8 bits
 SMALLEST = 1 / (12 * LEVELS**2)  # variance of a pixel within its level
+QUICK = 30.0  # Adam moves any number by its rate: one log variance for all must fall by 6 in a short run, and not by 1
 LOG_2_PI = math.log(2 * math.pi)
+LOUD = 5.0  # of a class among hundreds of numbers: said softly, the code learns to hold it, and samples disobey
 ACTIVE = 0.01  # variance over pictures of a latent number's mean from which it is in use (Burda et al. 2016, section 2)
 
 
@@ -35,6 +37,16 @@ def log_normal(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
     """KL(N(mean, exp(log_var)) || N(0, 1)) of each number, in nats, at least 0."""
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var)
+
+
+def told(numbers: Tensor, y: Tensor | None, classes: int) -> Tensor:
+    """(B, N) with the class y (B,) of each row said beside it, (B, N + classes); as they are without classes. Raises ValueError
+    when there are classes and no y."""
+    if not classes:
+        return numbers
+    if y is None:
+        raise ValueError("a VAE that is told classes needs y")
+    return torch.cat([numbers, LOUD * F.one_hot(y, classes).to(numbers)], 1)
 
 
 class Bernoulli(nn.Module):
@@ -56,11 +68,6 @@ class Bernoulli(nn.Module):
     def per_pixel(self, log_density: Tensor, pixels: int) -> Tensor:
         """Log densities as log probabilities of what is stored: they are that already."""
         return log_density
-
-
-QUICK = (
-    30.0  # Adam moves any number by its rate: the log variance, one number for all, must fall by 6 and not by 1 in a short run
-)
 
 
 class Gaussian(nn.Module):
@@ -209,4 +216,15 @@ class LatentUse:
         return f"{used} of {total} latent numbers are in use"
 
 
-__all__ = ["Bernoulli", "Evidence", "Gaussian", "LatentUse", "Likelihood", "draw", "evidence", "kl_to_standard", "log_normal"]
+__all__ = [
+    "Bernoulli",
+    "Evidence",
+    "Gaussian",
+    "LatentUse",
+    "Likelihood",
+    "draw",
+    "evidence",
+    "kl_to_standard",
+    "log_normal",
+    "told",
+]
