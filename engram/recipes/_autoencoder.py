@@ -52,7 +52,7 @@ class AutoencoderRecipe(Recipe):
     amount: float = knob(0.0, "gaussian: its deviation, else the share of pixels hit; 0 = 0.5, for salt_and_pepper 0.3", low=0)
     sparse: Literal["none", "l1", "kl"] = knob("none", "penalty of the code: mean size, or mean activation off its target")
     sparse_weight: float = knob(0.0, "weight of that penalty; 0 = 0.01 for l1, 0.1 for kl", low=0)
-    sparse_target: float = knob(0.05, "kl: mean activation of each number of the code", low=1e-6, high=1 - 1e-6)
+    sparse_target: float = knob(0.05, "kl: mean activation of each number of the code over a batch", low=1e-6, high=1 - 1e-6)
     odd: str = knob("", "classes kept out of training, to be told from the others by their error")
     normal: str = knob("", "the other way round: classes to train on; all others are odd")
     score: Literal["error", "unexplained"] = knob(

@@ -244,7 +244,7 @@ def test_the_command_prints_both_and_the_judge(vae: Run, capsys: pytest.CaptureF
         (("eval", "--n", "40"), "--n belongs to --fidelity or --composition"),
         (("eval", "--guidance", "2"), "--guidance belongs to --fidelity or --composition"),
         (("eval", "--judge", "runs/a"), "--judge belongs to --fidelity:"),
-        (("eval", "--composition", "--train-on-samples", "40"), "--train-on-samples belongs to --fidelity:"),
+        (("eval", "--composition", "--train-on-samples", "40"), "--train-on-samples belongs to --fidelity: leave it out"),
         (("eval", "photos", "--fidelity"), "leave photos out"),
         (("inspect", "--layer", "2"), "--layer is for runs of text"),
         (("inspect", "--png", "a.png"), "--png is for runs of text"),

@@ -80,7 +80,8 @@ def _check_asked(measured: str, path: str | None, of_both: list[str], of_fidelit
     unused = [*([] if measured else of_both), *([] if measured == "fidelity" else of_fidelity)]
     if unused:
         to = "--fidelity" if unused[0] in of_fidelity else "--fidelity or --composition"
-        raise click.UsageError(f"--{unused[0].replace('_', '-')} belongs to {to}: name it too")
+        what = f"leave it out, or ask for {to} in place of --{measured}" if measured else "name it too"
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} belongs to {to}: {what}")
 
 
 def _fidelity(run: Run, judge: str | None, **asked: Any) -> dict[str, Any]:
