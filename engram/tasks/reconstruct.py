@@ -108,8 +108,8 @@ class Reconstruct(Task):
     def evaluate(self, batches: Iterable[Batch], ctx: Ctx) -> dict[str, float]:
         """`loss` (as trained); of clean pictures `error` (squared, per pixel), `psnr` (decibels, mean over pictures).
 
-        The penalty kl is that of each batch. With noise also `psnr_noisy` and `psnr_denoised`, with a penalty `activation`, the mean of |code|. Sets `threshold`.
-        Keeps one number per row. Raises DataError when there is no row.
+        The penalty kl is that of each batch. With noise also `psnr_noisy` and `psnr_denoised`, with a penalty `activation`, the
+        mean of |code|. Sets `threshold`. Keeps one number per row. Raises DataError when there is no row.
         """
         sums: dict[str, float] = {}
         scores: list[Tensor] = []
