@@ -56,6 +56,11 @@ class TextSpec(Pretrained, Spec):
         """Classes that the network tells apart."""
         return len(self.classes) - self.held_out
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What of a batch a network reads."""
+        return ("tokens", "lengths", "grams") if self.grams else ("tokens", "lengths")
+
     def encode(self, raw: Any) -> Batch:
         """{"tokens" (B, T), "lengths" (B,)} of a text, a list of texts, a dict or rows with a text column, a DataFrame, or a
         Path of a file with a text on each line. Raises DataError, also for an empty text."""

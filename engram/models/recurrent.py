@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.nn.gram_votes import GramVotes
 from engram.nn.recurrent import Recurrent, State
 
 
@@ -132,6 +133,7 @@ class RecurrentEncoder(nn.Module):
 
     embed:  width of the token table; 0 = width
     pool:   "max" or "mean" of the outputs over the words, or "last": the last output of each direction
+    grams:  numbers that n-grams are hashed to (see engram.nn.gram_votes), whose votes are added; 0 without
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class RecurrentEncoder(nn.Module):
         dropout: float = 0.0,
         classes: int = 2,
         pool: Literal["max", "mean", "last"] = "max",
+        grams: int = 0,
     ) -> None:
         super().__init__()
         if pool not in ("max", "mean", "last"):
@@ -153,12 +156,15 @@ class RecurrentEncoder(nn.Module):
         self.embed = _table(vocab, embed or width)
         self.dropout = nn.Dropout(dropout)
         self.recurrent = Recurrent(cell, embed or width, width, layers, bidirectional, dropout)
+        self.grams = GramVotes(grams, classes) if grams else None
         self.head = nn.Linear(width * self.recurrent.directions, classes)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T) and (B,) to (B, classes). What stands beyond the lengths changes nothing; an empty text counts as zeros."""
+    def forward(self, tokens: Tensor, lengths: Tensor, grams: Tensor | None = None) -> Tensor:
+        """(B, T), (B,) and n-grams (B, G) to (B, classes). What stands beyond the lengths changes nothing; an empty text
+        counts as zeros."""
         outputs, state = self.recurrent(self.dropout(self.embed(tokens)), lengths)
-        return self.head(self.dropout(self._pooled(outputs, state, lengths)))
+        logits = self.head(self.dropout(self._pooled(outputs, state, lengths)))
+        return logits if self.grams is None else logits + self.grams(grams)
 
     def cost(self) -> int:
         """Multiply-adds per token, the classifier left out: it acts once per text."""

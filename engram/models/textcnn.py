@@ -2,8 +2,7 @@
 
 Paper: Kim 2014, "Convolutional neural networks for sentence classification", Eq. 2-4 (ReLU, max over time, dropout before
 the last layer). Differs: no limit on the norm of the last layer's weights (weight decay does that work), a text shorter
-than a window is read with zeros after it. With `grams` a linear classifier of hashed n-grams adds its logits, and both are
-trained together (Cheng et al. 2016, "Wide & deep learning"): it knows rare words by their letters, and needs few texts.
+than a window is read with zeros after it. With `grams` a linear classifier of hashed n-grams adds its logits.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GAIN = 5.0  # of the n-grams: their weights start at 0 and move this much faster than the others
+from engram.nn.gram_votes import GramVotes
 
 
 class TextCNN(nn.Module):
@@ -43,9 +42,7 @@ class TextCNN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv1d(embed, channels, width) for width in widths)
         self.widths = widths
         self.dropout = nn.Dropout(dropout)
-        self.grams = nn.Embedding(grams, classes) if grams else None
-        if self.grams is not None:
-            nn.init.zeros_(self.grams.weight)
+        self.grams = GramVotes(grams, classes) if grams else None
         self.head = nn.Linear(len(widths) * channels, classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor, grams: Tensor | None = None) -> Tensor:
@@ -56,11 +53,7 @@ class TextCNN(nn.Module):
         x = F.pad(x.transpose(1, 2), (0, max(self.widths) - 1))  # (B, embed, T + widest - 1)
         found = [self._strongest(conv(x), lengths, width) for width, conv in zip(self.widths, self.convs, strict=True)]
         logits = self.head(self.dropout(torch.cat(found, 1)))
-        if self.grams is None:
-            return logits
-        if grams is None:
-            raise ValueError("this network reads the n-grams of each text too: give grams (B, G)")
-        return logits + GAIN * _weighed(self.grams.weight, grams)
+        return logits if self.grams is None else logits + self.grams(grams)
 
     def cost(self) -> int:
         """Multiply-adds per word; what acts once per text is left out."""
@@ -70,11 +63,3 @@ class TextCNN(nn.Module):
         """The largest of the responses (B, channels, windows) whose window lies within the text, (B, channels)."""
         outside = torch.arange(y.shape[2], device=y.device) > (lengths - width).clamp(min=0)[:, None]
         return y.masked_fill(outside[:, None], -torch.inf).amax(2).relu()
-
-
-def _weighed(table: Tensor, grams: Tensor) -> Tensor:
-    """The rows (classes) of a text's n-grams added up, those of words and those of letters as unit vectors: (B, classes)."""
-    letters = (grams >= len(table) // 2).to(table)
-    words = (grams > 0).to(table) - letters
-    shares = words / words.sum(1, keepdim=True).clamp(min=1).sqrt() + letters / letters.sum(1, keepdim=True).clamp(min=1).sqrt()
-    return F.embedding_bag(grams, table, per_sample_weights=shares, mode="sum")

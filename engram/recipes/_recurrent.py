@@ -94,6 +94,7 @@ class RecurrentRecipe(Recipe):
         0.5, "share of features dropped: of the words, between layers and of the last states", low=0, high=0.95
     )
     word_dropout: float = knob(0.0, "labels, tags: share of training words made unknown, anew each time", low=0, high=0.95)
+    grams: int = knob(0, "labels: size of a table of hashed n-grams of words and letters that vote too; 0 = none", low=0)
     label_smoothing: float = knob(0.0, "labels, text: share of the target spread over all", low=0, high=0.99)
     class_weights: Literal["none", "balanced"] = knob("none", "labels: balanced = rare classes count as much as common ones")
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3), "optimizer and schedule")
@@ -109,7 +110,7 @@ class RecurrentRecipe(Recipe):
         if texts.form == "labelled":
             return sentences(
                 texts, context=self.context, vocab="word" if self.vocab == "auto" else self.vocab, text=self.text,
-                label=self.label, out_of_scope=self.out_of_scope, hold_out=self.hold_out, **size, **given,
+                label=self.label, out_of_scope=self.out_of_scope, hold_out=self.hold_out, grams=self.grams, **size, **given,
             )  # fmt: skip
         if texts.form == "tagged":
             return tagged(texts, letters=self.letters, **size, **given)
@@ -137,13 +138,13 @@ class RecurrentRecipe(Recipe):
         assert isinstance(spec, TextSpec)
         encoder = RecurrentEncoder(
             spec.vocabulary.size, width, layers, self.cell, self.bidirectional, spec.vector_width or self.embed, dropout,
-            spec.outputs, self.pool,
+            spec.outputs, self.pool, spec.grams,
         )  # fmt: skip
         spec.start(encoder.embed, freeze=self.freeze)
         if spec.held_out:
-            return OpenSet(encoder, WHOLE, spec.outputs, label_smoothing=self.label_smoothing)
+            return OpenSet(encoder, spec.inputs, spec.outputs, label_smoothing=self.label_smoothing)
         weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
-        return Classify(encoder, WHOLE, class_weights=weights, label_smoothing=self.label_smoothing)
+        return Classify(encoder, spec.inputs, class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
         """One optimizer for the network, and the transitions between tags."""
@@ -167,9 +168,9 @@ class RecurrentRecipe(Recipe):
             return Tagger(model, task.crf, spec, spec.tags, task.inputs)
         assert isinstance(spec, TextSpec)
         if not spec.out_of_scope:
-            return Classifier(model, spec, spec.classes, WHOLE)
+            return Classifier(model, spec, spec.classes, spec.inputs)
         threshold = task.get_buffer("threshold") if spec.held_out else None
-        return IntentClassifier(model, spec, spec.classes, WHOLE, threshold)
+        return IntentClassifier(model, spec, spec.classes, spec.inputs, threshold)
 
     def _is_plain(self) -> bool:
         """Whether the data is one plain text file, which need not be read to see what it is."""

@@ -27,11 +27,6 @@ from engram.tasks.open_set import OpenSet
 from engram.tasks.weights import balanced
 
 
-def inputs(spec: TextSpec) -> tuple[str, ...]:
-    """What of a batch the network reads."""
-    return ("tokens", "lengths", "grams") if spec.grams else ("tokens", "lengths")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Textcnn(Recipe):
     """Convolutions of several widths over word vectors, the maximum over time, a linear classifier (Kim 2014)."""
@@ -83,9 +78,9 @@ class Textcnn(Recipe):
         )  # fmt: skip
         spec.start(model.embed, freeze=self.freeze)
         if spec.held_out:
-            return OpenSet(model, inputs(spec), spec.outputs, label_smoothing=self.label_smoothing)
+            return OpenSet(model, spec.inputs, spec.outputs, label_smoothing=self.label_smoothing)
         weights = balanced(spec.class_counts) if self.class_weights == "balanced" else None
-        return Classify(model, inputs(spec), class_weights=weights, label_smoothing=self.label_smoothing)
+        return Classify(model, spec.inputs, class_weights=weights, label_smoothing=self.label_smoothing)
 
     def make_optims(self, task: Task) -> dict[str, Optim]:
         """One optimizer for the network."""
@@ -95,6 +90,6 @@ class Textcnn(Recipe):
         """Classes with probabilities; with out-of-scope texts, also whether it is none of them."""
         model = task.get_submodule("model")
         if not spec.out_of_scope:
-            return Classifier(model, spec, spec.classes, inputs(spec))
+            return Classifier(model, spec, spec.classes, spec.inputs)
         threshold = task.get_buffer("threshold") if spec.held_out else None
-        return IntentClassifier(model, spec, spec.classes, inputs(spec), threshold)
+        return IntentClassifier(model, spec, spec.classes, spec.inputs, threshold)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from engram.models.textcnn import GAIN, TextCNN
+from engram.models.textcnn import TextCNN
 
 
 def alone(net: TextCNN, text: Tensor) -> Tensor:
@@ -63,25 +63,3 @@ def test_learns_an_order_of_two_words() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="widths are the words of each window"):
         TextCNN(5, 2, widths=(0,))
-
-
-def test_grams_add_their_weights_by_hand() -> None:
-    """Word n-grams count 1 / sqrt(their number), letters likewise; 0 is none, and the network without them is unchanged."""
-    torch.manual_seed(0)
-    net, plain = (TextCNN(20, 3, 6, (2, 3), 7, grams=n).double().eval() for n in (16, 0))
-    plain.load_state_dict({name: t for name, t in net.state_dict().items() if name != "grams.weight"})
-    tokens, lengths = torch.randint(20, (3, 9)), torch.tensor([9, 4, 2])
-    grams = torch.tensor([[1, 3, 8, 15, 10], [7, 9, 0, 0, 0], [0, 0, 0, 0, 0]])
-    torch.testing.assert_close(net(tokens, lengths, grams), plain(tokens, lengths), atol=0, rtol=0)  # weights start at 0
-    assert net.grams is not None
-    table = net.grams.weight
-    nn.init.normal_(table)
-    added = [(table[1] + table[3]) / 2**0.5 + (table[8] + table[15] + table[10]) / 3**0.5, table[7] + table[9], 0 * table[0]]
-    wanted = plain(tokens, lengths) + GAIN * torch.stack(added)
-    got = net(tokens, lengths, grams)
-    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
-    for a, b in zip(*(torch.autograd.grad(x.square().sum(), table) for x in (got, wanted)), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
-    torch.testing.assert_close(net(tokens, lengths, F.pad(grams, (0, 4))), got, atol=1e-12, rtol=1e-12)
-    with pytest.raises(ValueError, match="give grams"):
-        net(tokens, lengths)

@@ -20,7 +20,7 @@ from engram.recipes import find
 TAGS = {"data": "pydoc_code", "batch": 16, "epochs": 2, "spelling": 6, "letters": 6}
 TEXT = {"data": "pydoc", "vocab": "char", "context": 16, "batch": 16, "steps": 40, "tied": False}
 GRAMS = {"grams": 4096}
-KINDS = {("lstm", "tags"): TAGS, ("gru", "text"): TEXT, ("textcnn", "grams"): GRAMS}
+KINDS = {("lstm", "tags"): TAGS, ("gru", "text"): TEXT, ("textcnn", "grams"): GRAMS, ("gru", "grams"): GRAMS}
 
 
 @dataclass
