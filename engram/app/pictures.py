@@ -89,7 +89,7 @@ def write_samples(chunks: Iterator[Sampled], n: int, target: Path) -> tuple[Path
     first: Sampled | None = None
     kept: list[np.ndarray] = []
     held: Any = None
-    beside = target.with_name(target.name + ".tmp")
+    beside = target.parent / f"{target.name}.tmp"  # of "." too, which has no name
     try:
         (target if not ending else target.parent).mkdir(parents=True, exist_ok=True)
         for chunk in chunks:

@@ -132,6 +132,12 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_folder_may_be_the_one_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_samples(Flat().sample(2), 2, Path())
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["000000.png", "000001.png"]
+
+
 def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
     (tmp_path / "out.v2").mkdir()
     write_samples(Flat().sample(2), 2, tmp_path / "out.v2")
