@@ -6,9 +6,11 @@ none, because the run's weights hold the table as training left it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -65,15 +67,17 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class WordVectors:
-    """The words and vectors (words, width) of a file; none of them by default."""
+    """The words and vectors (words, width) of a file, or `kept`, the width of those in the weights of a run that is gone on
+    with; none of them by default."""
 
     words: Sequence[str] = ()
     table: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    kept: int = 0
 
     @property
     def width(self) -> int:
         """Numbers a word; 0 without vectors."""
-        return self.table.shape[1]
+        return self.kept or self.table.shape[1]
 
     def kind(self, vocab: str) -> str:
         """The kind of vocabulary: with vectors, "auto" is "word"."""
@@ -92,22 +96,30 @@ class WordVectors:
 
         Raises ConfigError when none of these words has a vector.
         """
-        if not self.width:
+        if not self.words:
             return []
         spec.hold(table_of(vocabulary, self.words, self.table, seed))
         return [vector_note(vocabulary, range(vocabulary.size) if ids is None else ids, self.words)]
 
 
 def read_vectors(path: str, start_from: str = "", vocab: str = "word") -> WordVectors:
-    """The words and vectors of a file, none for ''. Raises DataError; ConfigError when a run brings its own, or a vocabulary of
-    this kind has no words."""
+    """The words and vectors of a file; for '' those that a run has in its weights, if any. Raises DataError; ConfigError when
+    there are both, or a vocabulary of this kind has no words."""
     if not path:
-        return WordVectors()
+        return WordVectors(kept=_width_in(start_from) if start_from else 0)
     if start_from:
-        raise ConfigError(f"start_from={start_from} brings its own word vectors; leave vectors= out")
+        raise ConfigError(f"start_from={start_from} brings a token table of its own; leave vectors= out")
     if vocab not in ("word", "auto"):
         raise ConfigError(f"vectors= are of words, and vocab={vocab} has none; set vocab=word")
     return WordVectors(*load_vectors(path))
+
+
+def _width_in(run: str) -> int:
+    """Numbers a word of the vectors that a run began with; 0 without, or for what is no run of text."""
+    try:
+        return int(json.loads((Path(run) / "run.json").read_text("utf-8"))["spec"].get("vector_width", 0))
+    except (OSError, ValueError, KeyError):
+        return 0  # whoever reads its vocabulary says what is wrong
 
 
 def table_of(vocabulary: Vocabulary, words: Sequence[str], vectors: Tensor, seed: int) -> Tensor:

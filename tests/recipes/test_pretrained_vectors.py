@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     if case[0] not in TAKES_THEIRS:
         assert said(width=8, heads=4).endswith("these vectors have 6 numbers a word; set width=6 heads=3")
         assert said(width=8, heads=1).endswith("these vectors have 6 numbers a word; set width=6")
-    with pytest.raises(ConfigError, match="brings its own word vectors"):
+    with pytest.raises(ConfigError, match="brings a token table of its own"):
         engram.train(case[0], progress=False, **knobs_of(files, case, start_from=str(files)))
 
 
@@ -137,6 +137,18 @@ def test_a_run_from_before_there_were_vectors_still_loads(files: Path, case: tup
         del info["knobs"][name]
     run.folder.run_json.write_text(json.dumps(info))
     assert engram.load(run.path).predict(raw) == run.predict(raw)
+
+
+@pytest.mark.parametrize("case", [("bert", "labels"), ("lstm", "text"), ("t5", "pairs")], ids="-".join)
+def test_a_run_that_goes_on_with_vectors_may_freeze_them(files: Path, case: tuple[str, str]) -> None:
+    """They are in its weights, of their own width, which no knob need repeat."""
+    knobs = knobs_of(files, case, steps=1, width=8 if case[0] in TAKES_THEIRS else 6)
+    run = engram.train(case[0], out=files / "run", progress=False, report=False, **knobs)
+    job = prepare(*make_recipe(case[0], knobs | {"vectors": "", "start_from": str(run.path), "freeze": True}))
+    for name in CASES[case][1]:
+        table = job.task.get_parameter(f"model.{name}.weight")
+        assert torch.equal(table, run.task.get_parameter(f"model.{name}.weight"))
+        assert not table.requires_grad
 
 
 def test_rotary_heads_are_even(files: Path) -> None:
