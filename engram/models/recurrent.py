@@ -160,8 +160,7 @@ class RecurrentEncoder(nn.Module):
         self.head = nn.Linear(width * self.recurrent.directions, classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor, grams: Tensor | None = None) -> Tensor:
-        """(B, T), (B,) and n-grams (B, G) to (B, classes). What stands beyond the lengths changes nothing; an empty text
-        counts as zeros."""
+        """(B, T), (B,), n-grams (B, G) to (B, classes). What is beyond the lengths changes nothing; an empty text is zeros."""
         outputs, state = self.recurrent(self.dropout(self.embed(tokens)), lengths)
         logits = self.head(self.dropout(self._pooled(outputs, state, lengths)))
         return logits if self.grams is None else logits + self.grams(grams)
