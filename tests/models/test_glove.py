@@ -14,6 +14,7 @@ from engram.core.task import Ctx
 from engram.data.cooccurrence import Counts, count_pairs
 from engram.data.word_corpus import read_corpus
 from engram.models.glove import GloVe
+from engram.recipes.glove import Glove
 from engram.tasks.cooccurrence import FitCounts
 
 
@@ -76,3 +77,9 @@ def test_a_text_without_pairs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a\nb\na\nb\n", "utf-8")
     with pytest.raises(DataError, match="stand in one line"):
         Counts(read_corpus(tmp_path / "t.txt", min_count=1), batch=4, window=2, holdout=0.0, seed=0)
+
+
+def test_by_default_every_pair_is_learned_and_the_last_vectors_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a b c d e f g h\n" * 9, "utf-8")
+    data = Glove(data=str(tmp_path / "t.txt")).make_data()
+    assert (data.size("train"), data.size("val")) == (56, 0)
