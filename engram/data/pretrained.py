@@ -51,7 +51,7 @@ class Pretrained:
             raise ConfigError(f"these vectors have {size} numbers a word; set {' '.join(wanted)}")
 
     def start(self, table: nn.Embedding, *, freeze: bool = False, scale: bool = False) -> None:
-        """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is, if it is one of vectors.
+        """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is. ConfigError: there are none to freeze.
 
         `scale` multiplies all vectors by one factor, so that the table keeps the standard deviation that it has: the networks
         with an output layer or norms of their own are made for that (N(0, 0.02) in BERT and GPT, where published vectors have
@@ -61,7 +61,9 @@ class Pretrained:
             with torch.no_grad():
                 factor = table.weight.std() / self.vectors.std().clamp(min=1e-12) if scale else 1.0
                 table.weight.copy_(self.vectors * factor)
-        if self.vector_width and freeze:
+        if freeze:
+            if not self.vector_width:
+                raise ConfigError("freeze=true keeps pre-trained word vectors as they are, and there are none: set vectors=")
             table.weight.requires_grad_(False)
 
 

@@ -139,6 +139,12 @@ def test_a_run_from_before_there_were_vectors_still_loads(files: Path, case: tup
     assert engram.load(run.path).predict(raw) == run.predict(raw)
 
 
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_freezing_without_vectors_is_an_error(files: Path, case: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"there are none: set vectors="):
+        prepare(*make_recipe(case[0], knobs_of(files, case, vectors="", vocab="word", freeze=True)))
+
+
 @pytest.mark.parametrize("case", [("bert", "labels"), ("lstm", "text"), ("t5", "pairs")], ids="-".join)
 def test_a_run_that_goes_on_with_vectors_may_freeze_them(files: Path, case: tuple[str, str]) -> None:
     """They are in its weights, of their own width, which no knob need repeat."""
