@@ -51,7 +51,7 @@ class Pretrained:
             raise ConfigError(f"these vectors have {size} numbers a word; set {' '.join(wanted)}")
 
     def start(self, table: nn.Embedding, *, freeze: bool = False, scale: bool = False) -> None:
-        """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is. ConfigError: there are none to freeze.
+        """Give a token table the vectors, if they are at hand; `freeze` keeps it as it is. ConfigError: none to freeze.
 
         `scale` multiplies all vectors by one factor, so that the table keeps the standard deviation that it has: the networks
         with an output layer or norms of their own are made for that (N(0, 0.02) in BERT and GPT, where published vectors have
