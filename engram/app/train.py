@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import shlex
@@ -20,9 +21,9 @@ from engram.app.machine import (  # isort: skip
 )  # fmt: skip
 from engram.checkpoint.folder import RunFolder
 from engram.checkpoint.writer import StateWriter
-from engram.core.data import Data
+from engram.core.data import Data, Note
 from engram.core.errors import ConfigError, OutOfMemory
-from engram.core.knobs import build, older, to_json
+from engram.core.knobs import build, idle, older, to_json
 from engram.core.optim import Optim
 from engram.core.plan import Event, Plan, Stopped
 from engram.core.recipe import Recipe
@@ -81,6 +82,10 @@ def prepare(name: str, recipe: Recipe, chosen: Machine | None = None) -> Job:
     keep_memory()
     device = choose_device(recipe.device)
     data = recipe.make_data()
+    learned = recipe.learned(data.spec)
+    if useless := idle(recipe, learned):
+        note = Note("warning", f"this run learns {learned}; without effect: {', '.join(useless)}")
+        data.summary = dataclasses.replace(data.summary, notes=(*data.summary.notes, note))
     data.to(device)
     torch.manual_seed(recipe.seed)
     try:

@@ -28,12 +28,15 @@ class KnobInfo:
     choices: tuple[str, ...] = ()
 
 
-def knob(default: Any, help: str, *, low: float | None = None, high: float | None = None, before: Any = None) -> Any:
+def knob(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, before: Any = None, of: str = ""
+) -> Any:
     """A dataclass field with a help line and an allowed range (ends included).
 
-    `before` is its value in runs saved when there was no such knob, where that is not the default; see `older`.
+    `before` is its value in runs saved when there was no such knob, where that is not the default; see `older`. `of` names what
+    must be learned for it to matter ("labels, tags"), where a recipe learns several things; see `idle`.
     """
-    facts = {"help": help, "low": low, "high": high, "before": before}
+    facts = {"help": f"{of}: {help}" if of else help, "low": low, "high": high, "before": before, "of": of}
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         return dataclasses.field(default_factory=lambda: default, metadata=facts)
     return dataclasses.field(default=default, metadata=facts)
@@ -62,6 +65,12 @@ def older(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs of a saved run, with those that were made since at the value that means what the run did."""
     since = {f.name: f.metadata["before"] for f in dataclasses.fields(cls) if f.metadata.get("before") is not None}
     return since | dict(saved)
+
+
+def idle(recipe: Any, learned: str) -> list[str]:
+    """What was set and does nothing where `learned` is learned, because it is for other things: ["crf (for tags)", ...]."""
+    others = [f for f in dataclasses.fields(recipe) if f.metadata.get("of") and learned not in f.metadata["of"].split(", ")]
+    return [f"{f.name} (for {f.metadata['of']})" for f in others if getattr(recipe, f.name) != f.default]
 
 
 def build(cls: type[T], values: Mapping[str, Any], what: str = "") -> T:

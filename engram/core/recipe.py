@@ -61,6 +61,10 @@ class Recipe(ABC):
     def make_predictor(self, task: Task, spec: Spec) -> Predictor:
         """The trained network in use."""
 
+    def learned(self, spec: Spec) -> str:
+        """What is learned, in the words of the knobs' `of`, where the data decides; '' when there is only one thing."""
+        return ""
+
     def make_plan(self, data: Data, *, precision: Precision, channels_last: bool = False, compile: bool = False) -> Plan:
         """Epochs as steps, evaluations and saves as intervals."""
         per_epoch = data.steps_per_epoch

@@ -63,23 +63,25 @@ class RecurrentRecipe(Recipe):
     learn: Literal["auto", "labels", "tags", "text"] = knob("auto", "what to learn; auto = what the data has")
     epochs: float = knob(10.0, "passes over the training rows", low=0)
     batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
-    text: str = knob("", "labels: column of the texts; '' = the usual names")
-    label: str = knob("", "labels: column of the labels; '' = the usual names")
+    text: str = knob("", "column of the texts; '' = the usual names", of="labels")
+    label: str = knob("", "column of the labels; '' = the usual names", of="labels")
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
         "auto",
         "tokens; auto = words for labels and with vectors, for text characters when it is small, else bpe; tags are of words",
     )
     vocab_size: int = knob(30_000, "most tokens of a word or bpe vocabulary", low=16)
-    least: int = knob(1, "words seen fewer times than this are unknown (labels, tags)", low=1)
-    lower: bool = knob(True, "read capital letters as small ones (labels, tags; spelling keeps them)")
-    letters: int = knob(20, "tags: characters of each word that are read too, for unknown words; 0 = none", low=0)
-    spelling: int = knob(30, "tags: features made of the characters of a word", low=1)
-    crf: bool = knob(True, "tags: choose the tags of a sentence together (conditional random field)")
-    documents: Literal["auto", "on", "off"] = knob("auto", "text: keep documents apart; auto = when there are several")
-    memory: float = knob(256.0, "text: MB of files up to which they are read whole; larger ones become files of tokens", low=0)
+    least: int = knob(1, "words seen fewer times than this are unknown", low=1, of="labels, tags")
+    lower: bool = knob(True, "read capital letters as small ones; spelling keeps them", of="labels, tags")
+    letters: int = knob(20, "characters of each word that are read too, for unknown words; 0 = none", low=0, of="tags")
+    spelling: int = knob(30, "features made of the characters of a word", low=1, of="tags")
+    crf: bool = knob(True, "choose the tags of a sentence together (conditional random field)", of="tags")
+    documents: Literal["auto", "on", "off"] = knob("auto", "keep documents apart; auto = when there are several", of="text")
+    memory: float = knob(
+        256.0, "MB of files up to which they are read whole; larger ones become files of tokens", low=0, of="text"
+    )
     context: int = knob(256, "labels: longest text in tokens; text: tokens of a training window", low=1)
-    out_of_scope: str = knob("auto", "labels: the label of texts that belong to no class; auto = oos, '' = none")
-    hold_out: bool = knob(False, "labels: do not train out-of-scope texts: a threshold on the probability finds them")
+    out_of_scope: str = knob("auto", "the label of texts that belong to no class; auto = oos, '' = none", of="labels")
+    hold_out: bool = knob(False, "do not train out-of-scope texts: a threshold on the probability finds them", of="labels")
     vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe)")
     freeze: bool = knob(
         False, "keep the pre-trained vectors as they are; for text, if tied, the output layer too: it is the same table"
@@ -87,16 +89,18 @@ class RecurrentRecipe(Recipe):
     embed: int = knob(0, "numbers per token; 0 = width; with vectors, theirs", low=0)
     width: int = knob(128, "numbers of the state, per direction", low=1)
     layers: int = knob(1, "recurrent layers, one above the other", low=1)
-    bidirectional: bool = knob(True, "read from both ends (labels, tags)")
-    pool: Literal["max", "mean", "last"] = knob("max", "labels: what of the states is classified")
-    tied: bool = knob(True, "text: one table for input and output tokens")
+    bidirectional: bool = knob(True, "read from both ends", of="labels, tags")
+    pool: Literal["max", "mean", "last"] = knob("max", "what of the states is classified", of="labels")
+    tied: bool = knob(True, "one table for input and output tokens", of="text")
     dropout: float = knob(
         0.5, "share of features dropped: of the words, between layers and of the last states", low=0, high=0.95
     )
-    word_dropout: float = knob(0.0, "labels, tags: share of training words made unknown, anew each time", low=0, high=0.95)
-    grams: int = knob(0, "labels: size of a table of hashed n-grams of words and letters that vote too; 0 = none", low=0)
-    label_smoothing: float = knob(0.0, "labels, text: share of the target spread over all", low=0, high=0.99)
-    class_weights: Literal["none", "balanced"] = knob("none", "labels: balanced = rare classes count as much as common ones")
+    word_dropout: float = knob(0.0, "share of training words made unknown, anew each time", low=0, high=0.95, of="labels, tags")
+    grams: int = knob(0, "size of a table of hashed n-grams of words and letters that vote; 0 = none", low=0, of="labels")
+    label_smoothing: float = knob(0.0, "share of the target spread over all", low=0, high=0.99, of="labels, text")
+    class_weights: Literal["none", "balanced"] = knob(
+        "none", "balanced = rare classes count as much as common ones", of="labels"
+    )
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3), "optimizer and schedule")
 
     def make_data(self) -> Data:
@@ -117,6 +121,10 @@ class RecurrentRecipe(Recipe):
         if texts.form != "corpus":
             raise ConfigError(f"{texts.title} are {texts.form}; this recipe learns labels, tags or plain text (learn=text)")
         return self._corpus()
+
+    def learned(self, spec: Spec) -> str:
+        """See Recipe."""
+        return "text" if isinstance(spec, LanguageSpec) else "tags" if isinstance(spec, TagSpec) else "labels"
 
     def make_task(self, spec: Spec) -> Task:
         """The network and objective of the kind of data."""

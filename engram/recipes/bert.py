@@ -66,23 +66,25 @@ class Bert(Recipe):
     learn: Literal["auto", "gaps", "labels", "tags", "answers"] = knob("auto", "what to learn; auto = what the data has")
     epochs: float = knob(20.0, "passes over the training rows", low=0)
     batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
-    text: str = knob("", "labels: column of the texts; '' = the usual names")
-    label: str = knob("", "labels: column of the labels; '' = the usual names")
+    text: str = knob("", "column of the texts; '' = the usual names", of="labels")
+    label: str = knob("", "column of the labels; '' = the usual names", of="labels")
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
         "auto", "tokens; auto = bpe, for tags and answers words; with vectors words"
     )
     vocab_size: int = knob(8192, "most tokens of a word or bpe vocabulary", low=16)
-    least: int = knob(1, "words seen fewer times than this are unknown (not for gaps)", low=1)
-    lower: bool = knob(True, "read capital letters as small ones (not for gaps)")
+    least: int = knob(1, "words seen fewer times than this are unknown", low=1, of="labels, tags, answers")
+    lower: bool = knob(True, "read capital letters as small ones", of="labels, tags, answers")
     vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
     freeze: bool = knob(False, "keep the pre-trained vectors as they are; for gaps the output layer too: it is the same table")
-    masked: float = knob(0.15, "gaps: share of the tokens that is hidden", low=0.01, high=0.9)
-    stride: int = knob(0, "answers: tokens from one window of a long text to the next; 0 = half of a window", low=0)
-    longest: int = knob(30, "answers: most tokens of an answer", low=1)
-    crf: bool = knob(False, "tags: choose the tags of a sentence together (conditional random field)")
-    out_of_scope: str = knob("auto", "labels: the label of texts that belong to no class; auto = oos, '' = none")
-    class_weights: Literal["none", "balanced"] = knob("none", "labels: balanced = rare classes count as much as common ones")
-    label_smoothing: float = knob(0.0, "labels: share of the target spread over all classes", low=0, high=0.99)
+    masked: float = knob(0.15, "share of the tokens that is hidden", low=0.01, high=0.9, of="gaps")
+    stride: int = knob(0, "tokens from one window of a long text to the next; 0 = half of a window", low=0, of="answers")
+    longest: int = knob(30, "most tokens of an answer", low=1, of="answers")
+    crf: bool = knob(False, "choose the tags of a sentence together (conditional random field)", of="tags")
+    out_of_scope: str = knob("auto", "the label of texts that belong to no class; auto = oos, '' = none", of="labels")
+    class_weights: Literal["none", "balanced"] = knob(
+        "none", "balanced = rare classes count as much as common ones", of="labels"
+    )
+    label_smoothing: float = knob(0.0, "share of the target spread over all classes", low=0, high=0.99, of="labels")
     context: int = knob(128, "tokens that the network sees at once", low=4)
     layers: int = knob(4, "Transformer blocks", low=1)
     heads: int = knob(4, "attention heads of each block; must divide width", low=1)
@@ -115,6 +117,11 @@ class Bert(Recipe):
         if texts.form == "questions":
             return questions(texts, context=self.context, stride=self.stride, vocab=kind, **size, **words)
         raise ConfigError(f"{texts.title} are {texts.form}; this recipe learns gaps (learn=gaps), labels, tags or answers")
+
+    def learned(self, spec: Spec) -> str:
+        """See Recipe."""
+        kinds = {MaskedSpec: "gaps", PieceTagSpec: "tags", QuestionSpec: "answers"}
+        return kinds.get(type(spec), "labels")
 
     def make_task(self, spec: Spec) -> Task:
         """An encoder, the same for all uses, with the head and objective of the kind of data."""

@@ -53,8 +53,8 @@ class T5(Recipe):
         "pydoc", "plain text, or pairs of texts (dialogsum, multi30k, a.en,a.de, a table): a set's name or your own path"
     )
     learn: Literal["auto", "gaps", "pairs"] = knob("auto", "what to learn; auto = what the data has")
-    source: str = knob("", "pairs: column of the source texts; empty = by its name")
-    target: str = knob("", "pairs: column of the target texts; empty = by its name")
+    source: str = knob("", "column of the source texts; empty = by its name", of="pairs")
+    target: str = knob("", "column of the target texts; empty = by its name", of="pairs")
     epochs: float = knob(8.0, "passes over the training rows", low=0)
     batch: int = knob(32, "rows per optimizer step, over all ranks and micro-batches", low=1)
     vocab: Literal["auto", "char", "byte", "word", "bpe"] = knob(
@@ -64,9 +64,9 @@ class T5(Recipe):
     vectors: str = knob("", "file of pre-trained word vectors (word2vec text or binary, or GloVe) of as many numbers as width")
     freeze: bool = knob(False, "keep the pre-trained vectors as they are; if tied, the output layer too: it is the same table")
     context: int = knob(128, "most tokens of a source; longer ones are cut", low=4)
-    target_context: int = knob(0, "pairs: most tokens of a target; 0 = context", low=0)
-    corrupt: float = knob(0.15, "gaps: share of the tokens cut out", low=0.01, high=0.9)
-    span: float = knob(3.0, "gaps: tokens cut out in one piece, on average", low=1)
+    target_context: int = knob(0, "most tokens of a target; 0 = context", low=0, of="pairs")
+    corrupt: float = knob(0.15, "share of the tokens cut out", low=0.01, high=0.9, of="gaps")
+    span: float = knob(3.0, "tokens cut out in one piece, on average", low=1, of="gaps")
     sentinels: int = knob(100, "most gaps of a text", low=1)
     memory: float = knob(256.0, "MB of text files up to which they are read whole; larger ones become files of tokens", low=0)
     layers: int = knob(4, "blocks of the encoder and of the decoder", low=1)
@@ -80,10 +80,11 @@ class T5(Recipe):
     tied: bool = knob(True, "the output layer is the token table")
     dropout: float = knob(0.1, "share of features dropped in training", low=0, high=0.95)
     label_smoothing: float = knob(0.0, "share of the target spread over all tokens", low=0, high=0.99)
-    beams: int = knob(4, "pairs: hypotheses that the search keeps; 1 = greedy", low=1)
-    penalty: float = knob(0.6, "pairs: length penalty of the search; 0 = none", low=0)
+    beams: int = knob(4, "hypotheses that the search keeps; 1 = greedy", low=1, of="pairs")
+    penalty: float = knob(0.6, "length penalty of the search; 0 = none", low=0, of="pairs")
     score: Literal["auto", "bleu", "rouge"] = knob(
-        "auto", "pairs: how texts are compared; auto = ROUGE when the target column is called a summary, headline or the like"
+        "auto", "how texts are compared; auto = ROUGE when the target column is called a summary, headline or the like",
+        of="pairs",
     )
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=2e-3, beta2=0.98, weight_decay=0.01), "optimizer and schedule")
 
@@ -100,6 +101,10 @@ class T5(Recipe):
             self.data, target_context=self.target_context, vocab=auto if self.vocab == "auto" else self.vocab,
             source=self.source, target=self.target, long="cut", vectors=self.vectors, start_from=self.start_from, **size,
         )  # fmt: skip
+
+    def learned(self, spec: Spec) -> str:
+        """See Recipe."""
+        return "gaps" if isinstance(spec, SpanSpec) else "pairs"
 
     def make_task(self, spec: Spec) -> Task:
         """An encoder-decoder and the cross-entropy of the next target token."""

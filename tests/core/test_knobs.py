@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from engram.core.errors import ConfigError
-from engram.core.knobs import build, knob, knobs_of, older, to_json
+from engram.core.knobs import build, idle, knob, knobs_of, older, to_json
 
 
 @dataclass(frozen=True)
@@ -251,3 +251,17 @@ def test_knobs_made_since_a_run_was_saved_mean_what_it_did() -> None:
     assert build(Grown, {}) == Grown(norm=True)
     assert build(Grown, older(Grown, {"width": 4})) == Grown(width=4, norm=False)
     assert build(Grown, older(Grown, {"width": 4, "norm": True})) == Grown(width=4, norm=True)
+
+
+def test_knobs_for_other_things_to_learn_are_told() -> None:
+    @dataclass
+    class Several:
+        width: int = knob(4, "of the network")
+        crf: bool = knob(True, "choose tags together", of="tags")
+        smooth: float = knob(0.0, "spread the target", of="labels, tags")
+
+    assert knobs_of(Several)["smooth"].help == "labels, tags: spread the target"
+    given = Several(width=8, crf=False, smooth=0.1)
+    assert idle(given, "text") == ["crf (for tags)", "smooth (for labels, tags)"]
+    assert idle(given, "labels") == ["crf (for tags)"]
+    assert idle(given, "tags") == idle(Several(width=8), "text") == []

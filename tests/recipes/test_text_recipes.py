@@ -129,3 +129,17 @@ def test_a_folder_of_text_is_learned_as_text(tmp_path: Path) -> None:
     assert isinstance(out, dict)
     assert run.result["metrics"]["perplexity"]["value"] > 1
     assert type(run.spec).__name__ == "LanguageSpec"
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "wanted"),
+    [
+        ("gru", TEXT | {"grams": 4096}, "this run learns text; without effect: grams (for labels)"),
+        ("lstm", TAGS | {"pool": "mean"}, "this run learns tags; without effect: pool (for labels)"),
+        ("bert", {"crf": True}, "this run learns gaps; without effect: crf (for tags)"),
+        ("t5", {"beams": 2, "learn": "gaps"}, "this run learns gaps; without effect: beams (for pairs)"),
+    ],
+)
+def test_knobs_without_effect_are_told(name: str, knobs: dict[str, Any], wanted: str) -> None:
+    notes = prepare(*make_recipe(name, {**find(name).tiny, **FIXED, **knobs})).data.summary.notes
+    assert [n.text for n in notes if n.level == "warning"] == [wanted]
