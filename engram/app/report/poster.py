@@ -28,7 +28,7 @@ def poster(run: Content) -> bytes:
         tall = 5.9 + (4.4 if measured else 0) + (2.6 if pictures else 0)
         figure = Figure(figsize=(10, tall), dpi=160, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
-        heights = [2.0, 3.6] + ([4.2] if measured else []) + ([2.5] if pictures else [])
+        heights = [2.0, 3.6] + ([4.2] if measured else []) + ([2.9] if pictures else [])
         bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0.02)
         rest = list(bands)
         _words(rest.pop(0), run)
@@ -104,7 +104,7 @@ def _faces(band: Any, run: Content) -> None:
         for i, ax in enumerate(line):
             ax.set_axis_off()
             if i == 0:
-                ax.annotate(title, (-0.25, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="center", color=SOFT)
+                ax.annotate(title, (-0.4, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="center", color=SOFT)
             if i < len(samples):
                 _face(ax, run.path / "samples", samples[i])
 
@@ -115,5 +115,5 @@ def _face(ax: Any, folder: Path, sample: dict[str, Any]) -> None:
         ax.imshow(matplotlib.image.imread(path, format="png"), cmap="gray", interpolation="nearest", vmin=0, vmax=1)
     right = sample["prediction"] == sample["target"]
     said, true = (v if isinstance(v, str) else number(v) for v in (sample["prediction"], sample["target"]))
-    text = short(true, 14) if right else f"{short(said, 9)}, true {short(true, 9)}"
+    text = short(true, 14) if right else f"{short(said, 16)}\ntrue {short(true, 13)}"
     ax.set_title(text, fontsize=8.5, fontweight="normal", color=GREEN if right else RED, loc="center", pad=3)
