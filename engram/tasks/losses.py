@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from engram.core.errors import ConfigError, DataError
-
-CACHED = 2**17  # numbers that fit beside others into a core's own cache
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
@@ -41,43 +37,10 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
 
 
 def token_cross_entropy(logits: Tensor, target: Tensor, ignore: int, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of logits (rows, classes) and class numbers (rows,) over the rows whose class is not `ignore`.
-
-    0 where no row counts. In training on a processor some rows at a time, which stay in its cache, and the gradient with them.
-    """
-    count = (target != ignore).sum().clamp(min=1)
-    if logits.device.type == "cpu" and logits.requires_grad and not torch.compiler.is_compiling():
-        return _TokenCrossEntropy.apply(logits, target, ignore, label_smoothing, count)  # type: ignore[no-any-return]
+    """Mean cross-entropy of logits (rows, classes) and class numbers (rows,) over the rows whose class is not `ignore`; 0 where
+    no row counts."""
     total = F.cross_entropy(_precise(logits), target, ignore_index=ignore, reduction="sum", label_smoothing=label_smoothing)
-    return total / count
-
-
-class _TokenCrossEntropy(torch.autograd.Function):
-    """With p = softmax of a row, y its class, s the smoothing and V classes: (s - 1) log p_y - s mean(log p), whose gradient is
-    p - s / V, and s - 1 more at y. The gradient takes the place that the saved logits would have."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore: int, smoothing: float, count: Tensor) -> Tensor:
-        rows, gradient = max(1, CACHED // logits.shape[1]), torch.empty_like(logits)
-        total = torch.zeros((), dtype=_precise(logits[:0]).dtype)
-        for x, y, out in zip(logits.split(rows), target.split(rows), gradient.split(rows), strict=True):
-            counts, place = (y != ignore)[:, None], y.masked_fill(y == ignore, 0)[:, None]
-            p = _precise(x).log_softmax(1)
-            each = (smoothing - 1) * p.gather(1, place)
-            each = each - smoothing * p.mean(1, keepdim=True) if smoothing else each
-            total += each.masked_fill(~counts, 0).sum()
-            p.exp_()
-            p = p.sub_(smoothing / p.shape[1]) if smoothing else p
-            p.scatter_add_(1, place, p.new_full(place.shape, smoothing - 1))
-            out.copy_(p.mul_(counts.to(p.dtype) / count))
-        ctx.save_for_backward(gradient)
-        return total / count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, ahead: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.saved_tensors[0]
-        return gradient if ahead.item() == 1 else gradient * ahead, None, None, None, None
+    return total / (target != ignore).sum().clamp(min=1)
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, positive_weights: Tensor | None = None) -> Tensor:

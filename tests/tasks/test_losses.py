@@ -41,45 +41,33 @@ def test_label_smoothing_is_torchs_and_the_formulas():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("cached", [1, 9, 10**6])
-def test_token_cross_entropy_is_torchs(cached, smoothing, monkeypatch):
-    """Value and gradient of training, in any number of pieces; the rows to ignore have neither."""
-    monkeypatch.setattr(losses, "CACHED", cached)
+def test_token_cross_entropy_leaves_out_what_is_ignored(smoothing):
+    """Value and gradient; logits of -inf are allowed without smoothing; where no row counts both are 0."""
     logits, y = rows()
     y[::3] = 1
     logits.requires_grad_()
     found = losses.token_cross_entropy(logits, y, 1, smoothing)
-    wanted = F.cross_entropy(logits, y, ignore_index=1, label_smoothing=smoothing, reduction="sum") / (y != 1).sum()
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(losses.token_cross_entropy(logits.detach(), y, 1, smoothing), wanted.detach())
-    for factor in (1.0, 3.0):
-        (got,), (right,) = (torch.autograd.grad(x * factor, logits, retain_graph=True) for x in (found, wanted))
-        torch.testing.assert_close(got, right)
+    torch.testing.assert_close(found, F.cross_entropy(logits[y != 1], y[y != 1], label_smoothing=smoothing))
     assert not torch.autograd.grad(found, logits)[0][y == 1].any()
+    none = losses.token_cross_entropy(logits, y * 0, 0, smoothing)
+    assert none.item() == 0
+    assert not torch.autograd.grad(none, logits)[0].any()
 
 
-def test_token_cross_entropy_of_impossible_classes_and_of_no_rows():
-    """Logits of -inf are allowed without smoothing; where every row is ignored loss and gradient are 0."""
+def test_token_cross_entropy_of_impossible_classes():
     logits, y = rows()
     logits[:, 3] = -torch.inf
     logits.requires_grad_()
     loss = losses.token_cross_entropy(logits, y.clamp(max=2), 3)
     torch.testing.assert_close(loss, F.cross_entropy(logits, y.clamp(max=2)))
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
-    none = losses.token_cross_entropy(logits, y * 0, 0, 0.0)
-    assert none.item() == 0
-    assert not torch.autograd.grad(none, logits)[0].any()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_token_cross_entropy_in_half_precision_is_summed_in_float32(smoothing):
     logits, y = rows(600, 50)
-    rough = logits.bfloat16().requires_grad_()
-    exact = rough.detach().float().requires_grad_()
-    a, b = (losses.token_cross_entropy(x, y, 0, smoothing) for x in (rough, exact))
-    torch.testing.assert_close(a, b)
-    (g,), (h,) = torch.autograd.grad(a, rough), torch.autograd.grad(b, exact)
-    assert (g.float() - h).norm() < 0.004 * h.norm()
+    rough = logits.bfloat16()
+    assert torch.equal(*(losses.token_cross_entropy(x, y, 0, smoothing) for x in (rough, rough.float())))
 
 
 def test_rows_without_weight_give_zero_not_nan():
