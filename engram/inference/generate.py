@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.core.batch import Batch, fold
-from engram.core.errors import ConfigError
+from engram.core.errors import ConfigError, DataError
 from engram.core.predictor import Field, Figure, Predictor, Scores
 from engram.core.spec import Spec
 from engram.inference.decode import Token, decode
@@ -113,10 +113,17 @@ class Generator(Predictor):
             "bits_per_byte": Figure("bits per byte", lambda s: s[:, 0] / s[:, 2].clamp(min=1) / math.log(2)),
         }
         beside = f"guessing evenly among all tokens has {self._spec.vocabulary.size:,}"
-        some = next(iter(rows), [])[:EXAMPLES]
+        some = [p for p in next(iter(rows), [])[:EXAMPLES] if self._reads(p)]
         wrote = self(input=some, tokens=60, temperature=0.8)["text"] if some else []
         examples = [{"input": said(p), "target": "", "prediction": w} for p, w in zip(some, wrote, strict=True)]
         return Scores(figures, parts, "windows of text", beside, examples)
+
+    def _reads(self, prompt: Any) -> bool:
+        """Whether the vocabulary has all of a prompt; text that was held out may have characters of its own."""
+        try:
+            return bool(self._spec.prompt_ids(prompt))
+        except DataError:
+            return False
 
     def _bytes(self, targets: Tensor) -> Tensor:
         """How many bytes of text the trained targets of each row stand for, (B,)."""

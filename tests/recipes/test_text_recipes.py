@@ -143,3 +143,12 @@ def test_a_folder_of_text_is_learned_as_text(tmp_path: Path) -> None:
 def test_knobs_without_effect_are_told(name: str, knobs: dict[str, Any], wanted: str) -> None:
     notes = prepare(*make_recipe(name, {**find(name).tiny, **FIXED, **knobs})).data.summary.notes
     assert [n.text for n in notes if n.level == "warning"] == [wanted]
+
+
+def test_held_out_text_may_have_characters_of_its_own(tmp_path: Path) -> None:
+    """A run on characters is measured to the end although its vocabulary cannot read the validation text as a prompt."""
+    (tmp_path / "a.txt").write_text("caf\u00e9\n")  # the line's end is held out
+    knobs = {"vocab": "char", "context": 16, "width": 16, "batch": 16, "steps": 2, "device": "cpu", "threads": 1}
+    run = engram.train("gru", data=tmp_path / "a.txt", out=tmp_path / "run", progress=False, **knobs)
+    assert "loss" in str(run.metrics)
+    assert (run.path / "report.html").exists()
