@@ -136,6 +136,7 @@ class VaeStep(Training):
         "latent": CODE,
         "hidden": (HIDDEN, HIDDEN),
         "activation": "tanh",
+        "evals": 1,  # as the default for one epoch of so many rows
         **CONSTANT,
     }
 
