@@ -12,6 +12,7 @@ from PIL import Image
 
 from engram.app.pick import is_known, pick
 from engram.core.errors import ConfigError, DataError
+from engram.data.images import images
 from engram.recipes.mlp import Mlp
 
 
@@ -90,6 +91,27 @@ def test_the_size_knob_decides(tmp_path: Path):
 def test_splits_are_looked_into(tmp_path: Path):
     root = write_images(tmp_path, 20, ("train/cat", "train/dog", "test/cat", "test/dog"))
     assert pick(str(root), {})[0] == "cnn"
+
+
+def test_unreadable_images_are_passed_over(tmp_path: Path):
+    root = write_images(tmp_path / "photos", 90, ("a", "b", "c", "d"))
+    (root / "a" / "0.png").write_bytes(b"")
+    (root / "b" / "0.jpg").write_text("no image")
+    (root / "c" / "0.jpg").symlink_to("nowhere.jpg")
+    picked, _, why = pick(str(root), {})
+    assert picked == "resnet"
+    assert "96x90" in why[0]
+
+
+def test_a_folder_without_a_readable_image_is_left_to_the_recipe(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"")
+    picked, knobs, why = pick(str(tmp_path), {})
+    assert picked == "cnn"
+    assert "cannot be read" in why[0]
+    with pytest.raises(DataError, match="2 of 2 images cannot be read"):
+        images(knobs["data"], batch=2)
 
 
 def test_one_odd_image_does_not_decide(tmp_path: Path):
