@@ -46,15 +46,15 @@ def resampled_sums(
     """Percentile bootstrap of statistics of sums over rows, `columns` (rows, K).
 
     `statistic` maps sums (draws, K) to (S, draws); one interval for each of the S statistics. Many rows are first summed in
-    random groups of equal size, which keeps the variance of a sum and makes the cost independent of the number of rows.
+    random groups, which keeps the variance of a sum and makes the cost independent of the number of rows. A group may hold one
+    row more than another, so a statistic divides by a column that counts, not by the number of rows.
     """
     rng = np.random.default_rng(seed)
     rows = len(columns)
     groups = min(rows, GROUPS)
     if groups < rows:
-        # a remainder of fewer than `groups` rows is dropped from the spread, not from the value itself
-        order = rng.permutation(rows)[: rows - rows % groups]
-        columns = columns[order].reshape(groups, -1, columns.shape[1]).sum(1)
+        starts = np.arange(groups) * rows // groups
+        columns = np.add.reduceat(columns[rng.permutation(rows)], starts, axis=0)
     sums = []
     for _ in range(0, draws, 100):
         index = rng.integers(groups, size=(100, groups)) + groups * np.arange(100)[:, None]

@@ -156,6 +156,18 @@ def test_resampling_groups_keeps_the_spread() -> None:
     assert (high + low) / 2 == pytest.approx(x.mean(), abs=half)
 
 
+@pytest.mark.parametrize("rows", [4001, 6000, 7999])
+def test_resampling_groups_leaves_no_row_out(rows: int) -> None:
+    x = np.random.default_rng(2).exponential(size=(rows, 1))
+    columns = np.concatenate([x, np.ones_like(x)], 1)
+    ((low, high),) = resampled_sums(columns, lambda s: (s[:, 0] / s[:, 1])[None], draws=4000)
+    half = 1.96 * x.std() / np.sqrt(rows)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+    assert (high + low) / 2 == pytest.approx(x.mean(), abs=0.1 * half)
+    ((low, high),) = resampled_sums(columns, lambda s: s[:, 1][None])  # how many rows a draw has
+    assert (low + high) / 2 == pytest.approx(rows, rel=0.01)
+
+
 def test_median_interval_holds_the_truth_about_95_times_in_100() -> None:
     rng = np.random.default_rng(3)
     held = 0
