@@ -53,7 +53,9 @@ def table(
     target, notes = choose_target(names, target or main.target, main.name)
     notes = [*main.notes, *notes]
     for name in drop:
-        if name not in names or name == target:
+        if name == target:
+            raise DataError(f"drop={name}: that is the target; leave out another column, or set target=")
+        if name not in names:
             known = [n for n in names if n != target]
             raise DataError(f"drop={name}: {main.name} has no such input column{did_you_mean(name, known)}")
     frame = _with_target(main, target, notes)

@@ -45,6 +45,7 @@ class Mlp(Recipe):
     target: str = knob("", "the column to predict")
     kind: Literal["auto", "classification", "regression"] = knob("auto", "what the target is; auto looks at it")
     test: str = knob("", "a file of its own for the test split")
+    drop: tuple[str, ...] = knob((), "columns to leave out")
     allow: tuple[str, ...] = knob((), "guards to overrule: leak, infinite ...")
     epochs: float = knob(30.0, "passes over the training rows", low=0)
     batch: int = knob(0, "rows per optimizer step, over all ranks and micro-batches; 0 = by the rows, 16 to 256", low=0)
@@ -71,7 +72,7 @@ class Mlp(Recipe):
         else:
             data = table(
                 source, target=self.target, kind=self.kind, test=self.test or None, batch=self.batch or 1, seed=self.seed,
-                allow=self.allow,
+                drop=self.drop, allow=self.allow,
             )  # fmt: skip
         data.batch = self.batch or usual_batch(data.size("train"))
         return data
