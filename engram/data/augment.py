@@ -1,4 +1,4 @@
-"""Light augmentation of image batches on their device: shift, mirror, rotate, scale, erase. A pure function of the generator.
+"""Light augmentation of image batches on their device: shift, mirror, rotate, scale, erase. A pure function of the draws.
 
 Every image is changed by its own draws, and no Python loop runs over images.
 """
@@ -33,12 +33,14 @@ class Augment:
         """Whether anything is changed."""
         return bool(self.shift or self.flip or self.rotate or self.scale or self.erase)
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, C, H, W) uint8 or float to the same shape and dtype; `generator` is on the device of `x`.
+    def __call__(self, x: Tensor, draws: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 or float to the same shape and dtype, by `draws` (B, DRAWS) of 0..1 on the device of `x`.
 
-        Row i of the result depends on row i of `x` and on the generator only.
+        Row i of the result depends on row i of both only.
         """
-        draw = torch.rand(len(x), DRAWS, generator=generator, device=x.device).unbind(1)
+        if not len(x):  # a rank that has no row of this batch
+            return x
+        draw = draws.unbind(1)
         if self.rotate or self.scale:
             x = turned(x, (draw[0] * 2 - 1) * math.radians(self.rotate), 1 + (draw[1] * 2 - 1) * self.scale, self.fill)
         if self.shift:

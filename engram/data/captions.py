@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from engram.core.batch import Batch
 from engram.core.data import Data, Note
@@ -25,6 +25,7 @@ from engram.data.decode import decode_files
 from engram.data.digit_names import SAYINGS, digit_caption
 from engram.data.images import images
 from engram.data.memory import MemoryData
+from engram.data.order import Draws
 from engram.data.pixels import Shape
 from engram.data.sources import BUILT_IN
 from engram.data.split import split_rows
@@ -42,7 +43,7 @@ class Ready:
     spec: CaptionSpec
     text: dict[str, Tensor] | None = None
 
-    def __call__(self, batch: Batch, generator: Generator | None) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws | None) -> Batch:
         """x uint8 (B, C, H, W) to float32."""
         x = self.spec.normalise(batch["x"])
         if self.text is None:

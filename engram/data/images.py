@@ -13,18 +13,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator
 
 from engram.core.batch import Batch
 from engram.core.data import Data, Note, Summary
 from engram.core.errors import ConfigError, DataError, did_you_mean
-from engram.data.augment import Augment
+from engram.data.augment import DRAWS, Augment
 from engram.data.decode import decode_files
 from engram.data.folders import Listing, list_any, list_folder
 from engram.data.idx import read_idx
 from engram.data.image_notes import class_names, folder_notes, image_summary
 from engram.data.image_spec import ImageSpec
 from engram.data.memory import MemoryData, plain
+from engram.data.order import Draws
 from engram.data.pixels import Shape, fit_array
 from engram.data.sources import BUILT_IN, locate
 from engram.data.split import split_rows
@@ -43,11 +43,11 @@ class Prepare:
     spec: ImageSpec
     augment: Augment
 
-    def __call__(self, batch: Batch, generator: Generator | None) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws | None) -> Batch:
         """x uint8 (B, C, H, W) to float32; other entries as they are."""
         x = batch["x"]
-        if generator is not None and self.augment:
-            x = self.augment(x, generator)
+        if draws is not None and self.augment:
+            x = self.augment(x, draws.uniform(DRAWS))
         return batch | {"x": self.spec.normalise(x)}
 
 

@@ -10,12 +10,12 @@ import torch
 from engram.core.batch import Batch, rows, to_device
 from engram.core.data import Data, Summary
 from engram.core.spec import Spec
-from engram.data.order import generator, walk
+from engram.data.order import Draws, draws, rows_of, walk
 
-Transform = Callable[[Batch, torch.Generator | None], Batch]
+Transform = Callable[[Batch, Draws | None], Batch]
 
 
-def plain(batch: Batch, generator: torch.Generator | None) -> Batch:
+def plain(batch: Batch, draws: Draws | None) -> Batch:
     """The batch as it is."""
     return batch
 
@@ -23,8 +23,8 @@ def plain(batch: Batch, generator: torch.Generator | None) -> Batch:
 class MemoryData(Data):
     """Tensors per split. Epochs are cut into equal batches of at most `batch` rows, so none is ever a tiny remainder.
 
-    `transform(batch, generator)` prepares a batch (normalise, augment); the generator is None outside training and otherwise
-    seeded by (seed, batch number), so that augmentation repeats exactly.
+    `transform(batch, draws)` prepares a batch (normalise, augment); the draws are None outside training and otherwise seeded by
+    (seed, batch number), so that augmentation repeats exactly, on any number of ranks.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class MemoryData(Data):
 
     def batches(self, split: str, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """See Data.batches."""
-        held = self.splits[split]
+        held, size, augments = self.splits[split], self.size(split), split == "train" and self.transform is not plain
         device = next(iter(held.values())).device
-        for number, index in walk(split, self.size(split), self.batch, seed=self.seed, start=start, part=part, device=device):
-            random = generator(self.seed, number, part, device) if split == "train" and self.transform is not plain else None
-            yield self.transform({name: t.index_select(0, index) for name, t in held.items()}, random)
+        for number, index in walk(split, size, self.batch, seed=self.seed, start=start, part=part, device=device):
+            drawn = draws(self.seed, number, rows_of(size, self.batch, number), part, device) if augments else None
+            yield self.transform({name: t.index_select(0, index) for name, t in held.items()}, drawn)

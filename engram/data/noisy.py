@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engram.core.batch import Batch, fold
 from engram.core.data import Data
-from engram.data.order import share
+from engram.data.order import rows_of, share
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,7 +50,7 @@ class Noisy(Data):
             yield batch | self._drawn(split, number, part, next(iter(batch.values())).device)
 
     def _drawn(self, split: str, number: int, part: tuple[int, int], device: torch.device) -> Batch:
-        rows = self._rows(split, number)
+        rows = rows_of(self.size(split), self.batch, number)
         random = torch.Generator(device).manual_seed(fold(self.seed, "noise", split, number))
         drawn = {n: torch.randn(rows, *shape, generator=random, device=device) for n, shape in self.normal.items()}
         for name, shape in self.uniform.items():
@@ -62,12 +62,6 @@ class Noisy(Data):
             return drawn
         mine = share(torch.arange(rows, device=device), part)
         return {name: t[mine] for name, t in drawn.items()}
-
-    def _rows(self, split: str, number: int) -> int:
-        """How many rows the whole batch has, over all ranks: epochs are cut as in data/order.py."""
-        size = self.size(split)
-        per_epoch = -(-size // self.batch)
-        return size // per_epoch + (number % per_epoch < size % per_epoch)
 
 
 def quick_uniform(seed: int, *shape: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,6 +45,26 @@ def share(index: Tensor, part: tuple[int, int]) -> Tensor:
     return index if ranks == 1 else index.tensor_split(ranks)[rank]
 
 
-def generator(seed: int, number: int, part: tuple[int, int], device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers that augment training batch `number`: a pure function of the arguments."""
-    return torch.Generator(device).manual_seed(fold(seed, "augment", number, part))
+def rows_of(size: int, batch: int, number: int) -> int:
+    """How many rows batch `number` has over all ranks, as `walk` cuts epochs of `size` rows."""
+    per_epoch = -(-size // batch)
+    return size // per_epoch + (number % per_epoch < size % per_epoch)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers that augment a training batch: drawn for all its rows, of which a rank takes its own."""
+
+    generator: torch.Generator
+    rows: int  # of the whole batch, over all ranks
+    part: tuple[int, int] = (0, 1)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(rows of this rank, *shape) float32 in 0..1, on the generator's device."""
+        return share(torch.rand(self.rows, *shape, generator=self.generator, device=self.generator.device), self.part)
+
+
+def draws(seed: int, number: int, rows: int, part: tuple[int, int], device: torch.device | str = "cpu") -> Draws:
+    """Those of batch `number`, which has `rows` rows over all ranks: a pure function of the arguments."""
+    # (0, 1) is the one process whose numbers all ranks share
+    return Draws(torch.Generator(device).manual_seed(fold(seed, "augment", number, (0, 1))), rows, part)

@@ -67,11 +67,15 @@ class RaggedData(Data):
             cuts = torch.from_numpy(self.order(epoch)).tensor_split(per_epoch)
             turns = torch.randperm(per_epoch, generator=torch.Generator().manual_seed(fold(self.seed, "turns", epoch)))
             for number in range(max(start - epoch * per_epoch, 0), per_epoch):
-                batch = self.rows(split, share(cuts[int(turns[number])], part))
-                if self._finish:
-                    seed = fold(self.seed, "finish", epoch * per_epoch + number, part)
-                    batch = self._finish(batch, torch.Generator().manual_seed(seed))
-                yield batch
+                index = cuts[int(turns[number])]
+                if not self._finish:
+                    yield self.rows(split, share(index, part))
+                    continue
+                # Finished whole, then shared: what is drawn for a row does not depend on the rank that has it. (0, 1) is the
+                # one process whose numbers all ranks share.
+                seed = fold(self.seed, "finish", epoch * per_epoch + number, (0, 1))
+                whole = self._finish(self.rows(split, index), torch.Generator().manual_seed(seed))
+                yield {name: share(t, part) for name, t in whole.items()}
 
     def order(self, epoch: int) -> np.ndarray:
         """Training rows shuffled, then sorted by length within windows of some batches."""

@@ -20,7 +20,7 @@ from engram.core.data import Data, Summary
 from engram.core.errors import DataError
 from engram.core.spec import Spec
 from engram.data.memory import Transform, plain
-from engram.data.order import generator, walk
+from engram.data.order import draws, rows_of, walk
 from engram.data.worker import start_worker
 
 Load = Callable[[Sequence[str]], np.ndarray]
@@ -106,8 +106,10 @@ class StreamData(Data):
         batch = {"x": x.to(self.device, non_blocking=True)}
         if self.labels is not None:
             batch["y"] = self.labels[split].index_select(0, index).to(self.device, non_blocking=True)
-        augments = split == "train" and self.transform is not plain
-        return self.transform(batch, generator(self.seed, number, part, self.device) if augments else None)
+        if split != "train" or self.transform is plain:
+            return self.transform(batch, None)
+        whole = rows_of(self.size(split), self.batch, number)
+        return self.transform(batch, draws(self.seed, number, whole, part, self.device))
 
     @contextmanager
     def _workers(self) -> Iterator[ProcessPoolExecutor]:

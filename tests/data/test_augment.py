@@ -1,4 +1,4 @@
-"""Augmentation: a pure function of the generator, image by image, with the geometry that it promises."""
+"""Augmentation: a pure function of the draws, image by image, with the geometry that it promises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engram.core.knobs import build
-from engram.data.augment import Augment, erased, shifted, turned
+from engram.data.augment import DRAWS, Augment, erased, shifted, turned
 
 torch.set_num_threads(1)
 ALL = Augment(shift=2, flip=True, rotate=20, scale=0.1, erase=0.5)
@@ -23,13 +23,17 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawn(x: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return torch.rand(len(x), DRAWS, generator=seeded(seed))
+
+
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_pure_function_of_the_generator(fill: str, dtype: torch.dtype) -> None:
+def test_pure_function_of_the_draws(fill: str, dtype: torch.dtype) -> None:
     x = batch().to(dtype)
     before = x.clone()
     augment = Augment(shift=2, flip=True, rotate=20, scale=0.1, erase=0.5, fill=fill)  # type: ignore[arg-type]
-    one, two, other = augment(x, seeded()), augment(x, seeded()), augment(x, seeded(1))
+    one, two, other = augment(x, drawn(x)), augment(x, drawn(x)), augment(x, drawn(x, 1))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(x, before)
@@ -39,12 +43,12 @@ def test_pure_function_of_the_generator(fill: str, dtype: torch.dtype) -> None:
 
 def test_every_image_has_its_own_draws_and_none_sees_another() -> None:
     same = batch(1).expand(8, -1, -1, -1).contiguous()
-    out = ALL(same, seeded())
+    out = ALL(same, drawn(same))
     assert len({row.numpy().tobytes() for row in out}) > 6
     x = batch()
     changed = x.clone()
     changed[3] = 0
-    a, b = ALL(x, seeded()), ALL(changed, seeded())
+    a, b = ALL(x, drawn(x)), ALL(changed, drawn(changed))
     others = [i for i in range(8) if i != 3]
     assert torch.equal(a[others], b[others])
 
@@ -52,14 +56,14 @@ def test_every_image_has_its_own_draws_and_none_sees_another() -> None:
 def test_the_default_changes_nothing() -> None:
     assert not Augment()
     assert all([Augment(shift=1), Augment(flip=True), Augment(rotate=1), Augment(scale=0.1), Augment(erase=0.1)])
-    assert torch.equal(Augment()(batch(), seeded()), batch())
+    assert torch.equal(Augment()(batch(), drawn(batch())), batch())
 
 
 def test_one_option_does_not_change_the_draws_of_another() -> None:
     x = batch(32)
-    mirrored = Augment(flip=True)(x, seeded())
-    both = Augment(flip=True, shift=1)(x, seeded())
-    shift = Augment(shift=1)(x, seeded())
+    mirrored = Augment(flip=True)(x, drawn(x))
+    both = Augment(flip=True, shift=1)(x, drawn(x))
+    shift = Augment(shift=1)(x, drawn(x))
     flips = [bool((mirrored[i] != x[i]).any()) for i in range(32)]
     assert 8 < sum(flips) < 24
     for i, flipped in enumerate(flips):
@@ -69,13 +73,13 @@ def test_one_option_does_not_change_the_draws_of_another() -> None:
 def test_which_images_are_mirrored_erased_and_enlarged_is_independent() -> None:
     x = torch.zeros(400, 1, 8, 8)
     x[..., 0] = 1  # a bar on the left
-    flipped = Augment(flip=True)(x, seeded())[..., 7].sum((1, 2)) > 4
-    erased = (Augment(erase=0.5)(x, seeded()) != x).flatten(1).any(1)
+    flipped = Augment(flip=True)(x, drawn(x))[..., 7].sum((1, 2)) > 4
+    erased = (Augment(erase=0.5)(x, drawn(x)) != x).flatten(1).any(1)
     for a in (flipped, ~flipped):
         assert 0.15 < (a & erased).float().mean() < 0.35
     square = torch.zeros(100, 1, 16, 16)
     square[..., 6:10, 6:10] = 1
-    areas = Augment(scale=0.5)(square, seeded()).sum((1, 2, 3))
+    areas = Augment(scale=0.5)(square, drawn(square)).sum((1, 2, 3))
     assert areas.min() < 8
     assert areas.max() > 30
 
@@ -97,12 +101,12 @@ def test_shift_moves_by_the_given_pixels(fill: str) -> None:
 def test_shift_reaches_all_places_up_to_k() -> None:
     x = torch.zeros(200, 1, 9, 9)
     x[:, :, 4, 4] = 1
-    at = Augment(shift=2)(x, seeded())[:, 0].flatten(1).argmax(1)
+    at = Augment(shift=2)(x, drawn(x))[:, 0].flatten(1).argmax(1)
     assert {(int(i) // 9 - 4, int(i) % 9 - 4) for i in at} == {(a, b) for a in range(-2, 3) for b in range(-2, 3)}
 
 
 def test_a_shift_larger_than_the_image_reflects_without_error() -> None:
-    assert Augment(shift=9, fill="reflect")(batch(4, 1, 4, 4), seeded()).shape == (4, 1, 4, 4)
+    assert Augment(shift=9, fill="reflect")(batch(4, 1, 4, 4), drawn(torch.zeros(4))).shape == (4, 1, 4, 4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (6, 10)])
@@ -139,7 +143,7 @@ def test_erased_is_one_square_in_the_mean_colour() -> None:
 @pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
 def test_erase_is_a_chance(chance: float) -> None:
     x = batch(400, 1, 8, 8)
-    hit = (Augment(erase=chance, shift=0)(x, seeded()) != x).flatten(1).any(1).float().mean()
+    hit = (Augment(erase=chance, shift=0)(x, drawn(x)) != x).flatten(1).any(1).float().mean()
     assert abs(hit - chance) < 0.08
 
 

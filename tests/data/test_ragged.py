@@ -66,3 +66,6 @@ def test_what_finish_does_depends_on_the_batch_number_alone() -> None:
     first, again = (next(make(finish=noise).batches("train", start=4)) for _ in range(2))
     assert torch.equal(first["noise"], again["noise"])
     assert "noise" not in next(make(finish=noise).batches("val"))
+    parts = [next(make(finish=noise).batches("train", start=4, part=(rank, 3))) for rank in range(3)]
+    for name, whole in first.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole), name

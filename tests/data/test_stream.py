@@ -17,7 +17,7 @@ from PIL import Image
 from engram.core.batch import fold
 from engram.core.data import Data
 from engram.core.errors import DataError
-from engram.data.augment import Augment
+from engram.data.augment import DRAWS, Augment
 from engram.data.images import images
 from engram.data.memory import MemoryData
 from engram.data.order import walk
@@ -72,6 +72,23 @@ def test_streamed_batches_equal_those_in_memory(folder: Path, augment: Augment |
     for a, b in zip(streamed.raw("train", [1, 5]), held.raw("train", [1, 5]), strict=True):
         assert np.array_equal(np.asarray(a), np.asarray(b))
     keep.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_augmented_parts_of_ranks_are_the_batch_of_one_process(folder: Path, budget: int) -> None:
+    data = images(folder, batch=5, seed=3, augment=AUGMENT, budget=budget)
+    plain = images(folder, batch=5, seed=3, budget=budget)
+    for start in (0, 4):  # batches of 5 and of 4 rows
+        (whole,) = some(data, "train", 1, start)
+        (still,) = some(plain, "train", 1, start)
+        draws = torch.rand(len(whole["x"]), DRAWS, generator=torch.Generator().manual_seed(fold(3, "augment", start, (0, 1))))
+        raw = data.spec.picture  # type: ignore[attr-defined]
+        x = torch.stack([torch.from_numpy(np.asarray(raw(image)).copy()).permute(2, 0, 1) for image in still["x"]])
+        assert torch.equal(whole["x"], data.spec.normalise(AUGMENT(x, draws)))  # type: ignore[attr-defined]
+        for ranks in (2, 3, 7):
+            parts = [some(data, "train", 1, start, (rank, ranks))[0] for rank in range(ranks)]
+            for name in ("x", "y"):
+                assert torch.equal(torch.cat([part[name] for part in parts]), whole[name]), (start, ranks, name)
 
 
 def test_order_is_equal_cuts_of_a_permutation_per_epoch() -> None:

@@ -23,6 +23,7 @@ from engram.core.optim import Optim
 from engram.core.plan import Plan, Saved, Stopped
 from engram.core.task import Ctx, Phase, Task
 from engram.data.memory import MemoryData
+from engram.data.order import Draws
 from engram.training.fit import evaluate, fit
 
 Made = tuple[Task, Any, dict[str, Optim]]
@@ -55,8 +56,8 @@ def in_memory(batch: int = 8, rows: int = 30) -> MemoryData:
     """30 rows in epochs of 4 steps, with an augmentation that draws."""
     made = waves(rows).make("train", torch.Generator().manual_seed(3))
 
-    def noisy(batch: Batch, generator: torch.Generator | None) -> Batch:
-        noise = torch.randn(batch["x"].shape, generator=generator) if generator else 0.0
+    def noisy(batch: Batch, draws: Draws | None) -> Batch:
+        noise = draws.uniform(*batch["x"].shape[1:]) if draws else 0.0
         return batch | {"x": batch["x"] + 0.01 * noise}
 
     held = {"train": made, "val": waves(20).make("val", torch.Generator().manual_seed(4))}
