@@ -117,7 +117,7 @@ def _finish(job: Job, folder: RunFolder | None, show: Any, report: bool, end: St
     if end.step or not folder.weights.exists():
         job.task.load_state_dict(weights_of(folder.read_weights()))
     job.task.eval()
-    result = finish(job, folder, job.recipe.make_predictor(job.task, job.data.spec))
+    result = finish(job, folder, job.recipe.make_predictor(job.task, job.data.spec), show.say)
     run = load(folder.path, recipe=type(job.recipe))
     write_inside(run, job.data)
     if report:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from engram.app.collect import Example, collect
-from engram.app.layers import write_layers
+from engram.app.layers import RECIPE_ERRORS, write_layers
 from engram.app.scores import figures_of, write_examples
 from engram.app.verdict import verdict
 from engram.app.views import write_views
@@ -22,7 +22,7 @@ from engram.checkpoint.files import reason, write_json, write_tensors
 from engram.checkpoint.folder import RunFolder
 from engram.core.batch import Batch
 from engram.core.data import Data
-from engram.core.errors import DataError, RunError
+from engram.core.errors import DataError, EngramError, RunError
 from engram.core.predictor import Predictor, Scores
 from engram.core.spec import Spec
 from engram.data.image_spec import ImageSpec
@@ -35,10 +35,13 @@ LONGEST = 2000  # characters of an example's text
 LARGEST = 512  # pixels: longer sides of examples are scaled down to this
 
 
-def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
+def finish(
+    job: Job, folder: RunFolder, predictor: Predictor, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Measure on the test split (the validation split when there is none), and write result.json, predictions and samples.
 
-    The result: kind, split, rows, metrics, verdict, chosen {step, epoch, metric, value}, seconds, finished.
+    The result: kind, split, rows, metrics, verdict, chosen {step, epoch, metric, value}, seconds, finished. It is written
+    before the looks inside: one that fails costs a line to `say`, and no result.
     """
     split = next((s for s in ("test", "val") if job.data.size(s)), "")
     found = collect(predictor, job.data.batches(split) if split else ())
@@ -61,8 +64,11 @@ def finish(job: Job, folder: RunFolder, predictor: Predictor) -> dict[str, Any]:
     elif scores:
         write_examples(folder.path / "samples", scores)
     write_layers(folder, job.recipe, job.data.spec)
-    write_views(folder.path, predictor, lambda: job.data.batches(split) if split else ())
     write_json(folder.result, result)
+    try:
+        write_views(folder.path, predictor, lambda: job.data.batches(split) if split else ())
+    except (EngramError, OSError, MemoryError, *RECIPE_ERRORS) as error:
+        say(f"warning: the looks inside are not complete: {' '.join(str(error).split()) or type(error).__name__}")
     return result
 
 

@@ -25,14 +25,15 @@ COLOURS = 10
 
 def write_views(folder: Path, predictor: Predictor, batches: Callable[[], Iterable[Batch]]) -> list[View]:
     """RUN/views/NAME.json and NAME.png of every look. Raises RunError when they cannot be written."""
-    made = list(predictor.views(batches))
-    for view in made:
+    made = []
+    for view in predictor.views(batches):  # each is kept before the next is asked for, which may fail
         try:
             (folder / FOLDER).mkdir(exist_ok=True)
             write_bytes(folder / FOLDER / f"{view.name}.png", draw(view))
         except OSError as error:
             raise RunError(f"cannot write {folder / FOLDER}: {reason(error)}") from None
         write_json(folder / FOLDER / f"{view.name}.json", {"title": view.title, "kind": view.kind} | view.data)
+        made.append(view)
     return made
 
 

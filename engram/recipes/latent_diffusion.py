@@ -19,7 +19,7 @@ from engram.core.task import Task
 from engram.data.caption_spec import CaptionSpec
 from engram.data.captions import captions
 from engram.data.noisy import Noisy
-from engram.inference.text_to_image import TextToImage
+from engram.inference.text_to_image import STEPS_MOST, STRONGEST, TextToImage
 from engram.models.latent_vae import LatentVAE
 from engram.models.text_encoder import TextEncoder
 from engram.models.text_unet import TextUNet
@@ -58,8 +58,10 @@ class LatentDiffusion(Recipe):
     prediction: Literal["noise", "velocity", "x0"] = knob("velocity", "what the network says of a noisy code")
     drop: float = knob(0.1, "share of rows that are not told their caption, for guidance", low=0, high=1)
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpm++"] = knob("dpm++", "sampler when none is asked for")
-    sample_steps: int = knob(20, "denoising steps when none are asked for", low=1)
-    guidance: float = knob(3.0, "guidance when none is asked for: 1 = as learned, more holds closer to the prompt", low=0)
+    sample_steps: int = knob(20, "denoising steps when none are asked for", low=1, high=STEPS_MOST)
+    guidance: float = knob(
+        3.0, "guidance when none is asked for: 1 = as learned, more holds closer to the prompt", low=0, high=STRONGEST
+    )
     budget: int = knob(2 << 30, "bytes of pictures to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule, one of each per stage")
 

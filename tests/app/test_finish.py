@@ -13,14 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import engram
 from engram.app import collect as collecting
 from engram.app.collect import Collector
 from engram.app.finish import chosen_step, finish, losses_at, measure, training_seconds, write_samples
 from engram.app.train import Job, make_recipe, prepare, run_job, weights_of, write_start
 from engram.app.verdict import number, percent, verdict
+from engram.app.views import read_views
 from engram.checkpoint.files import read_tensors
 from engram.checkpoint.folder import RunFolder
-from engram.core.errors import DataError
+from engram.core.errors import ConfigError, DataError
+from engram.core.predictor import View
+from engram.inference.classify import Classifier
 from engram.insight.metrics import classification, regression
 
 NAMES = ("a", "b", "c")
@@ -254,3 +258,29 @@ def test_figures_in_words() -> None:
     assert [percent(x) for x in (0, 1, 0.9617, 0.9999, 0.0001)] == ["0 %", "100 %", "96.2 %", "99.990 %", "0.010 %"]
     assert [number(x) for x in (0, 47321, 1.2345, -0.00312)] == ["0", "47,300", "1.23", "-0.00312"]
     assert [number(x) for x in (2.5e9, 123456.0)] == ["2.50e+09", "123,000"]
+
+
+def test_a_look_that_fails_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def broken(self: Any, batches: Any) -> Iterator[View]:
+        yield View("first", "A look that works", "bars", {"names": ["a"], "values": [1.0]})
+        raise ConfigError("the second\nis out of range")
+
+    monkeypatch.setattr(Classifier, "views", broken)
+    run = engram.train("cnn", epochs=1, widths=(4,), out=tmp_path / "run", threads=1)
+    assert run.result["rows"] > 0
+    assert run.folder.read_result() == run.result
+    assert [title for title, _ in read_views(run.path)] == ["A look that works"]
+    assert (run.path / "report.html").is_file()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "looks inside" in line]
+    assert line.rstrip() == "warning: the looks inside are not complete: the second is out of range"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "knob"),
+    [("ddpm", "sample_steps=2001"), ("dit", "guidance=51"), ("latent_diffusion", "sample_steps=1001"),
+     ("latent_diffusion", "guidance=21")],
+)  # fmt: skip
+def test_what_no_sample_may_ask_for_is_refused_before_the_training(recipe: str, knob: str) -> None:
+    name, value = knob.split("=")
+    with pytest.raises(ConfigError, match=f"{knob} is out of range"):
+        make_recipe(recipe, {name: value})
