@@ -83,7 +83,7 @@ def resume(
         if folder.read_result():
             return load(folder.path, recipe=recipe)
     job, state = resume_job(folder, recipe, data)
-    return _go(job, folder, show, report, on_event, state)
+    return _go(job, folder if is_chief() else None, show, report, on_event, state)
 
 
 def _go(job: Job, folder: RunFolder | None, show: Any, report: bool, on_event: Listener | None, state: Snapshot | None) -> Run:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from engram.core.task import Ctx, Task
 from engram.tasks.regress import Regress
 
 TURN = 0.08  # seconds: length of a turn of the probe for threads
+COMPILING, SAVED = 60.0, 0.25  # seconds that torch.compile takes on a GPU, and the share of a step that it saves there
 
 
 @dataclass(frozen=True)
@@ -155,16 +156,30 @@ def _step(task: Task, batch: Batch, device: torch.device, precision: Precision) 
         loss.backward()
 
 
-def choose_compile(wish: str, steps: int, device: torch.device) -> tuple[bool, str]:
-    """'auto' compiles only where the saving is known to exceed the cost.
+def step_seconds(task: Task, data: Data, device: torch.device, precision: Precision) -> float:
+    """Seconds that a step takes: the median of five on a copy, after two to warm up."""
+    trial, batch, times = copy.deepcopy(task), to_device(next(data.batches("train")), device), []
+    for _ in range(7):
+        begun = time.perf_counter()
+        _step(trial, batch, device, precision)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begun)
+    return sorted(times[2:])[2]
+
+
+def choose_compile(wish: str, steps: int, device: torch.device, seconds: Callable[[], float]) -> tuple[bool, str]:
+    """'auto' compiles only where the time that it will save exceeds the time that it costs; `seconds()` measures a step.
 
     On processors torch.compile slows most training steps down (measured 0.57 to 1.06 of eager), so auto leaves it off there.
     """
     if wish != "auto":
         return wish == "on", f"compile {wish} (as asked)"
-    if device.type == "cuda" and steps >= 5000:
-        return True, f"compiled ({steps:,} steps repay about a minute of compiling)"
-    return False, ""
+    if device.type != "cuda":
+        return False, ""
+    saved = SAVED * steps * seconds()
+    why = f"it would save about {saved:.0f} s and costs about {COMPILING:.0f}"
+    return (True, f"compiled ({why})") if saved > COMPILING else (False, f"not compiled ({why})")
 
 
 def describe() -> dict[str, str]:

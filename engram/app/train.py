@@ -18,20 +18,22 @@ from engram.app.recorder import Recorder
 
 from engram.app.machine import (  # isort: skip
     Machine, choose_compile, choose_device, choose_precision, choose_threads, convolutional, describe, keep_memory,
+    step_seconds,
 )  # fmt: skip
 from engram.checkpoint.folder import RunFolder
 from engram.checkpoint.writer import StateWriter
 from engram.core.data import Data, Note
 from engram.core.errors import ConfigError, OutOfMemory
-from engram.core.knobs import build, idle, older, to_json
+from engram.core.knobs import build, idle, older, to_json, values_of
 from engram.core.optim import Optim
 from engram.core.plan import Event, Plan, Stopped
 from engram.core.recipe import Recipe
 from engram.core.snapshot import Snapshot
 from engram.core.task import Task
 from engram.recipes import find
-from engram.training.fit import fit, snapshot_size
+from engram.training.fit import fit
 from engram.training.mesh import from_environment
+from engram.training.state import snapshot_size
 
 
 @dataclass
@@ -64,7 +66,7 @@ def make_recipe(recipe: str | type[Recipe] | Recipe, knobs: dict[str, Any]) -> t
     """A recipe with its knobs set. Raises ConfigError for unknown names, keys and values."""
     if isinstance(recipe, Recipe):
         if knobs:
-            recipe = build(type(recipe), to_json(recipe) | knobs)
+            recipe = build(type(recipe), values_of(recipe) | knobs)  # values as they are: data may be an object
         return recipe_name(type(recipe)), recipe
     cls = find(recipe) if isinstance(recipe, str) else recipe
     name = recipe if isinstance(recipe, str) else recipe_name(cls)
@@ -77,8 +79,11 @@ def recipe_name(cls: type[Recipe]) -> str:
     return module if package == "engram.recipes" else f"custom:{cls.__name__}"
 
 
-def prepare(name: str, recipe: Recipe, chosen: Machine | None = None) -> Job:
-    """Read the data, build the networks, choose what suits this machine (or take what a run chose before)."""
+def prepare(name: str, recipe: Recipe, chosen: Machine | None = None, fresh: bool = True) -> Job:
+    """Read the data, build the networks, choose what suits this machine (or take what a run chose before).
+
+    Without `fresh` a saved state will replace the weights: the run that they came from is not needed, and may be gone.
+    """
     keep_memory()
     device = choose_device(recipe.device)
     data = recipe.make_data()
@@ -92,7 +97,7 @@ def prepare(name: str, recipe: Recipe, chosen: Machine | None = None) -> Job:
         task = recipe.make_task(data.spec).to(device)
     except ValueError as error:  # a layer that refuses its size or name
         raise ConfigError(f"{name}: {error}") from error
-    if recipe.start_from:
+    if recipe.start_from and fresh:
         start_from(task, recipe.start_from)
     if chosen:
         machine = chosen
@@ -104,7 +109,9 @@ def prepare(name: str, recipe: Recipe, chosen: Machine | None = None) -> Job:
         threads, why_threads = choose_threads(recipe.threads, task, data, device, precision)
         torch.set_num_threads(threads)
         plan = recipe.make_plan(data, precision=precision)
-        compiled, why_compile = choose_compile(recipe.compile, plan.steps, device)
+        compiled, why_compile = choose_compile(
+            recipe.compile, plan.steps, device, lambda: step_seconds(task, data, device, precision)
+        )
         why = tuple(w for w in (why_precision, why_threads, why_compile) if w)
         machine = Machine(str(device), precision, channels_last, threads, compiled, why)
     lay_out(task, machine.channels_last)
@@ -169,8 +176,8 @@ def run_job(job: Job, folder: RunFolder | None, watch: Watcher, state: Snapshot 
     writer = StateWriter()
     end = Stopped(0, "done", 0)
     try:
-        if log and state:
-            log.write("resume", state.facts["at"]["step"])
+        if log and (state or log.begun):  # one that was killed before its first save begins again
+            log.write("resume", state.facts["at"]["step"] if state else 0)
         if folder:
             writer.prepare(folder.state, snapshot_size(job.task, job.optims, job.plan))
         with Interrupt() as interrupt:
@@ -217,7 +224,7 @@ def resume_job(folder: RunFolder, recipe: type[Recipe] | None = None, data: Any 
     cls = recipe or recipe_of(name, folder)
     made = build(cls, older(cls, info["knobs"]) | ({} if data is None else {"data": data}), name)
     machine = Machine.from_json(info["machine"])
-    job = prepare(name, made, machine)
+    job = prepare(name, made, machine, fresh=not folder.state.exists())
     if info["data"]["sha256"] != job.data.summary.sha256:
         raise ConfigError(
             f"the data has changed since {folder.path} was started (its sha256 differs): an exact resume is impossible; "

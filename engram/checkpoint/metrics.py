@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engram.checkpoint.files import reason
 from engram.core.errors import RunError
 
 
 class MetricsLog:
-    """Appends records {"kind", "step", ...}; flushed line by line."""
+    """Appends records {"kind", "step", ...}; flushed line by line. `begun`: the file held some already.
+
+    One process writes a run: the file is locked while it is open. Raises RunError when another process holds it.
+    """
 
     def __init__(self, path: Path):
         try:
+            self.begun = path.exists() and path.stat().st_size > 0
             torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise RunError(f"cannot write {path}: {reason(error)}") from None
         self._path = path
+        if not _locked(self._file):
+            self._file.close()
+            raise RunError(f"{path.parent} is being trained by another process; wait until it ends, or stop it (Ctrl-C saves)")
         if torn:
             self._file.write("\n")
 
@@ -39,6 +46,19 @@ class MetricsLog:
             self._file.close()
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {reason(error)}; the last saved state is kept") from None
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the file is this process's now; the lock goes with the process. Systems without such locks always agree."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

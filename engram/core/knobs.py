@@ -94,6 +94,9 @@ def _build(cls: type[T], flat: Mapping[str, Any], prefix: str, base: Mapping[str
         kind, key = hints[f.name], prefix + f.name
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             default = base.get(f.name, f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default)
+            asked = {k.removeprefix(key + "."): v for k, v in flat.items() if k.startswith(key + ".")}
+            if asked and hasattr(default, "following"):  # defaults that hang on another knob of the group
+                default = default.following(asked)
             given_there = dataclasses.fields(default) if default is not dataclasses.MISSING else ()
             start = {n.name: getattr(default, n.name) for n in given_there}
             given[f.name] = _build(kind, flat, key + ".", start)
@@ -191,10 +194,14 @@ def _flatten(values: Mapping[str, Any], known: Mapping[str, KnobInfo], prefix: s
     return flat
 
 
+def values_of(recipe: Any) -> dict[str, Any]:
+    """The knobs of a recipe as dotted keys and the very values."""
+    return {key: _dig(recipe, key) for key in knobs_of(type(recipe))}
+
+
 def to_json(recipe: Any) -> dict[str, Any]:
     """The knobs of a recipe as dotted keys and JSON values."""
-    values = {key: _dig(recipe, key) for key in knobs_of(type(recipe))}
-    return {key: _json(value) for key, value in values.items()}
+    return {key: _json(value) for key, value in values_of(recipe).items()}
 
 
 def _json(value: Any) -> Any:

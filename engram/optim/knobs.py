@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engram.core.knobs import knob
 
@@ -32,13 +33,15 @@ USUAL: dict[str, Usual] = {
     "muon": Usual(1e-3, momentum=0.95, weight_decay=1e-2),  # the update's size is matched to AdamW's, so its rate is too
     "lbfgs": Usual(1.0),
 }
+DECOUPLED = ("nadam", "adamw", "muon")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimKnobs:
     """Optimizer, learning rate and its schedule.
 
-    An open knob (`lr=0`, others `none`) takes the optimizer's usual value:
+    An open knob (`lr=0`, others `none`) takes the optimizer's usual value; a recipe's own values stay with the recipe's own
+    optimizer:
 
     | name     | lr    | momentum | beta2 | weight_decay |
     |----------|-------|----------|-------|--------------|
@@ -81,6 +84,23 @@ class OptimKnobs:
     step_factor: float = knob(0.1, "step schedule: factor of each drop", low=0, high=1)
     final: float = knob(0.0, "cosine, linear, onecycle: last rate as a fraction of lr", low=0, high=1)
     flat: bool = knob(True, "keep each group's parameters in one buffer (faster; not for muon and lbfgs)")
+
+    def following(self, asked: Mapping[str, Any]) -> OptimKnobs:
+        """A recipe's knobs where the user asks for another optimizer: what was tuned for the recipe's own and means something
+        else to the new one is open again, so that it takes the new one's usual value."""
+        name = str(asked.get("name", self.name)).lower()
+        if name == self.name or name not in USUAL:
+            return self
+        alike = USUAL[name].lr == USUAL[self.name].lr  # a step of about the same size
+        adam = {name, self.name} <= {"adam", "nadam", "adamw", "muon"}
+        decoupled = (name in DECOUPLED) == (self.name in DECOUPLED) and name != "lbfgs"
+        return dataclasses.replace(
+            self,
+            lr=self.lr if alike else 0.0,
+            momentum=None,
+            beta2=self.beta2 if adam else None,
+            weight_decay=self.weight_decay if decoupled else None,
+        )
 
     def settled(self) -> OptimKnobs:
         """The same knobs with every open one filled in."""

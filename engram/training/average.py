@@ -1,4 +1,8 @@
-"""Exponential moving average of the weights (Polyak & Juditsky 1992): mean <- decay * mean + (1 - decay) * weights."""
+"""Exponential moving average of the weights (Polyak & Juditsky 1992): mean <- decay * mean + (1 - decay) * weights.
+
+The decay of step n (from 0) is at most (1 + n) / (10 + n): a mean that began with all its weight on the untrained network would
+still be mostly that after a short run.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +40,12 @@ class Average:
                 self._pairs.append((self.mean[name], tensor))
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the mean towards the weights; call once per optimizer step."""
+    def update(self, step: int) -> None:
+        """Move the mean towards the weights; call once per optimizer step with its number, from 0."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
         for mean, live in self._pairs:
             if mean.is_floating_point():
-                mean.lerp_(live, 1 - self.decay)
+                mean.lerp_(live, share)
             else:
                 mean.copy_(live)
 

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engram.core.batch import Batch, fold, to_device
 from engram.core.data import Data
-from engram.core.errors import ConfigError, Diverged, RunError
+from engram.core.errors import ConfigError, Diverged
 from engram.core.mesh import Mesh
 from engram.core.optim import Optim
 from engram.core.plan import Evaluated, Event, Plan, Saved, Stepped, Stopped
-from engram.core.snapshot import Snapshot, pack, unpack
+from engram.core.snapshot import Snapshot
 from engram.core.task import Ctx, Task
 from engram.training.average import Average
 from engram.training.diagnose import explain
 from engram.training.seed import seed_generators
+from engram.training.state import Position, restore, snapshot
 from engram.training.update import NonFinite, Update, check
 
 Keep = Callable[[Snapshot, bool], None]  # (state, is it the best so far)
-
-
-@dataclass
-class Position:
-    """Where the run stands; saved with every state."""
-
-    step: int = 0
-    draws: int = 0  # batches taken from the training split
-    best: float | None = None
-    best_step: int = 0
-    bad: int = 0  # evaluations since the best
 
 
 def never() -> bool:
@@ -79,6 +67,7 @@ def fit(
             save(snapshot(task, optims, average, at, best), best)
 
     moves = type(task).after_step is not Task.after_step
+    ranked = max(phase.stage(plan.steps)[0] for phase in task.phases())  # before it a network is judged that does not train yet
     task.train()
     if patience_is_over(at, plan):
         yield Stopped(at.step, "patience", at.best_step)
@@ -107,7 +96,7 @@ def fit(
             with torch.no_grad():
                 task.after_step(ctx)
         if plan.ema:
-            average.update()
+            average.update(at.step)
         at.step += 1
         pending = logs
         last, stopping = at.step == plan.steps, asked(stop, at, plan, mesh, device)
@@ -116,7 +105,7 @@ def fit(
             _ask(pending, at)
             metrics = evaluate(task, data, "val", plan, ctx, average)
             shown = show(task, plan, ctx, average)
-            best = judge(metrics, plan, at)
+            best = (last or at.step > ranked) and judge(metrics, plan, at)
             task.train()
             yield Evaluated(at.step, metrics, best, shown)
             if best:
@@ -198,53 +187,11 @@ def judge(metrics: dict[str, float], plan: Plan, at: Position) -> bool:
     return False
 
 
-def snapshot(task: Task, optims: dict[str, Optim], average: Average, at: Position, best: bool = False) -> Snapshot:
-    """Live views of everything that the run needs to go on; for the best state only what predicts."""
-    mean = {f"mean/{name}": t for name, t in average.mean.items()}
-    tensors: dict[str, Tensor] = {}
-    if not (best and mean):
-        tensors |= {f"task/{name}": t.detach() for name, t in task.state_dict().items()}
-    tensors |= mean
-    facts: dict[str, Any] = {"at": {f.name: getattr(at, f.name) for f in fields(at)}}
-    if not best:
-        facts["optims"] = {key: pack(o.optimizer.state_dict(), f"optim/{key}", tensors) for key, o in optims.items()}
-    return Snapshot(tensors, facts)
-
-
-def restore(state: Snapshot, task: Task, optims: dict[str, Optim], average: Average, at: Position) -> None:
-    """Put a snapshot back, in place, so that views and flat buffers stay valid. Raises RunError when it does not fit."""
-    live = {f"task/{name}": t for name, t in task.state_dict().items()}
-    live |= {f"mean/{name}": t for name, t in average.mean.items()}
-    saved = {name: t for name, t in state.tensors.items() if name.startswith(("task/", "mean/"))}
-    advice = "resume with the knobs that the run was made with"
-    if live.keys() != saved.keys() or any((live[n].shape, live[n].dtype) != (saved[n].shape, saved[n].dtype) for n in live):
-        raise RunError(f"the saved state does not fit this recipe's networks; {advice}")
-    if optims.keys() != state.facts.get("optims", {}).keys():
-        raise RunError(f"the saved state does not fit this recipe's optimizers; {advice}")
-    with torch.no_grad():
-        for name, tensor in live.items():
-            tensor.copy_(saved[name])
-    for key, optim in optims.items():
-        try:
-            optim.optimizer.load_state_dict(unpack(state.facts["optims"][key], state.tensors))
-        except (ValueError, KeyError) as error:
-            raise RunError(f"the saved state of optimizer {key!r} does not fit ({error}); {advice}") from None
-    for name, value in state.facts["at"].items():
-        setattr(at, name, value)
-
-
 def _ask(logs: dict[str, Tensor], at: Position) -> None:
     """On an accelerator losses are looked at here, before anything is judged or saved."""
     for name, value in logs.items():
         if name.endswith(("/loss", "/grad_norm")) and not math.isfinite(float(value)):
             raise Diverged(f"{name} is {float(value)} at or before step {at.step}; lower optim.lr or set precision=fp32")
-
-
-def snapshot_size(task: Task, optims: dict[str, Optim], plan: Plan) -> int:
-    """About how many bytes a saved state takes: weights, average, and two numbers per weight for the optimizer."""
-    weights = sum(t.numel() * t.element_size() for t in task.state_dict().values())
-    moved = sum(p.numel() * p.element_size() for o in optims.values() for p in o.tensors())
-    return weights * (2 if plan.ema else 1) + 2 * moved
 
 
 def _ask_weights(task: Task, at: Position) -> None:

@@ -67,6 +67,8 @@ class Update:
         def closure() -> Tensor:
             nonlocal found, logs
             new = self._backward(micro, shares, ctx, draw)
+            if self.optim.needs_closure:
+                self._in_rows()
             norm = self._norm()
             self._guard(new["loss"], norm)
             if not logs:  # of several evaluations the first is at the weights before the step
@@ -89,6 +91,12 @@ class Update:
         if self.titles.keys() != logs.keys():
             self.titles = {name: f"{self.phase.name}/{name}" for name in logs}
         return {self.titles[name]: value for name, value in logs.items()}, found
+
+    def _in_rows(self) -> None:
+        """L-BFGS lays gradients end to end with `view`, which knows no channels-last."""
+        for p in self.loose:
+            if p.grad is not None:
+                p.grad = p.grad.contiguous()
 
     def _rate(self, lr: float) -> Tensor:
         """The rate as a tensor, a new one only when it has changed."""

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from engram.core.errors import ConfigError
+from engram.core.knobs import build as make
+from engram.core.knobs import to_json
 from engram.optim.build import build
 from engram.optim.knobs import USUAL, OptimKnobs
+from engram.recipes import find
 
 torch.set_num_threads(1)
 ELEMENTWISE = [n for n in USUAL if n not in ("muon", "lbfgs")]
@@ -229,3 +232,25 @@ def test_given_knobs_win_over_usual_ones():
     settled = OptimKnobs(name="adamw", lr=0.5, weight_decay=0.0, beta2=0.9, warmup=0.0).settled()
     assert (settled.lr, settled.weight_decay, settled.beta2, settled.warmup) == (0.5, 0.0, 0.9, 0.0)
     assert settled.settled() == settled
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "lr", "beta2", "decay"),
+    [
+        ("mlp", {"optim.name": "sgd"}, 0.1, 0.999, 0.0),  # and not AdamW's 1e-3, at which next to nothing moves
+        ("mlp", {"optim.name": "lbfgs"}, 1.0, 0.999, 0.0),
+        ("resnet", {"optim.name": "adamw"}, 1e-3, 0.999, 0.01),  # and not Nesterov's 0.1
+        ("resnet", {"optim.name": "lbfgs"}, 1.0, 0.999, 0.0),  # which would refuse Nesterov's decay
+        ("resnet", {"optim.name": "momentum"}, 0.1, 0.999, 5e-4),  # steps of the same size: what was tuned holds
+        ("bert", {"optim.name": "adam"}, 5e-4, 0.98, 0.0),
+        ("bert", {"optim.name": "muon"}, 5e-4, 0.98, 0.01),
+        ("bert", {"optim.name": "AdamW"}, 5e-4, 0.98, 0.01),
+        ("bert", {"optim.name": "sgd", "optim.lr": 0.3, "optim.weight_decay": 0.02}, 0.3, 0.999, 0.02),
+        ("bert", {"optim.warmup": 0.2}, 5e-4, 0.98, 0.01),
+    ],
+)
+def test_another_optimizer_takes_its_own_usual_values(recipe, given, lr, beta2, decay):
+    settled = make(find(recipe), given).optim.settled()
+    assert (settled.lr, settled.beta2, settled.weight_decay) == (lr, beta2, decay)
+    again = make(find(recipe), to_json(make(find(recipe), given)))  # as a run folder keeps it
+    assert again.optim.settled() == settled

@@ -69,7 +69,7 @@ def flat_adam(task: Task) -> Optim:
 def test_swapped_in_and_out_bit_for_bit(kind: str, flat: bool):
     task, _, average = averaged(kind, flat)
     shake(task)
-    average.update()
+    average.update(0)
     shake(task)
     weights, mean = copy.deepcopy(task.state_dict()), copy.deepcopy(average.mean)
     assert any(not torch.equal(t, mean[n]) for n, t in weights.items())
@@ -86,14 +86,15 @@ def test_swapped_in_and_out_bit_for_bit(kind: str, flat: bool):
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mean_is_the_formula(kind: str, flat: bool):
-    """mean <- 0.9 mean + 0.1 weights, starting at the weights; whole numbers are copied."""
+    """mean <- d mean + (1 - d) weights, d = 0.9 but at most (1 + n) / (10 + n); whole numbers are copied."""
     task, _, average = averaged(kind, flat)
     expected = copy.deepcopy(task.state_dict())
-    for _ in range(3):
+    for step in (0, 1, 79, 80, 500):
         shake(task)
-        average.update()
+        average.update(step)
+        decay = {0: 0.1, 1: 2 / 11, 79: 80 / 89}.get(step, 0.9)
         for name, t in task.state_dict().items():
-            expected[name] = 0.9 * expected[name] + 0.1 * t if t.is_floating_point() else t.clone()
+            expected[name] = decay * expected[name] + (1 - decay) * t if t.is_floating_point() else t.clone()
     torch.testing.assert_close(average.mean, dict(expected), rtol=1e-5, atol=1e-6)
 
 
@@ -129,7 +130,7 @@ def test_without_a_decay_there_is_no_copy():
     task = seeded(normed)
     average = Average(task, 0.0)
     before = copy.deepcopy(task.state_dict())
-    average.update()
+    average.update(0)
     with average.swapped_in():
         assert all(torch.equal(t, before[n]) for n, t in task.state_dict().items())
     assert not average.mean

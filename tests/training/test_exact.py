@@ -96,6 +96,16 @@ def normed(seed: int) -> Made:
     return task, in_memory(), {"model": optim("AdamW", task.net, 1e-2, flat=True)}
 
 
+def conv(seed: int, kind: str, channels_last: bool = True, **more: Any) -> Made:
+    """Convolutions channels-last, whose moments are contiguous in a file."""
+    layers = lambda: nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1),  # noqa: E731
+                                   nn.Flatten(), nn.Linear(4, 2))  # fmt: skip
+    task = seeded(lambda: Regress(layers()), seed)
+    if channels_last:
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return task, in_memory(), {"model": optim(kind, task.net, 1e-2, **more)}
+
+
 CASES: dict[str, tuple[Callable[[int], Made], Plan]] = {
     "adam": (lambda s: supervised(s, "Adam", 1e-2, False), replace(PLAN, ema=0.9)),
     "adam flat": (lambda s: supervised(s, "Adam", 1e-2, True), replace(PLAN, ema=0.9)),
@@ -104,7 +114,10 @@ CASES: dict[str, tuple[Callable[[int], Made], Plan]] = {
     "momentum flat": (lambda s: supervised(s, "SGD", 0.1, True, momentum=0.9), replace(PLAN, clip=0.1)),
     "fused": (fused, replace(PLAN, clip=0.1, accumulate=2)),
     "bf16": (lambda s: supervised(s, "Adam", 1e-2, True), replace(PLAN, precision="bf16")),
+    "channels-last": (lambda s: conv(s, "AdamW", fused=True), PLAN),
+    "channels-last momentum": (lambda s: conv(s, "SGD", momentum=0.9, fused=True), PLAN),
     "lbfgs": (lbfgs, PLAN),
+    "lbfgs channels-last": (lambda s: conv(s, "LBFGS", max_iter=3, line_search_fn="strong_wolfe"), PLAN),
     "gan": (gan, replace(PLAN, ema=0.9)),
     "sparse": (sparse, PLAN),
     "batch norm": (normed, replace(PLAN, ema=0.8)),

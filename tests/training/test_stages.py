@@ -9,7 +9,7 @@ from toys import Fn, mlp, seeded
 
 from engram.core.batch import Batch
 from engram.core.optim import Optim
-from engram.core.plan import Plan, Stepped, Stopped
+from engram.core.plan import Evaluated, Plan, Stepped, Stopped
 from engram.core.snapshot import Snapshot
 from engram.core.task import Ctx, Phase, Task
 from engram.training.fit import fit
@@ -39,8 +39,8 @@ class Staged(Task):
         return {"loss": float(torch.stack([self.read(b, ctx)[0] for b in batches]).mean())}
 
 
-def made() -> tuple[Staged, Fn, dict[str, Optim]]:
-    task = Staged()
+def made(cls: type[Staged] = Staged) -> tuple[Staged, Fn, dict[str, Optim]]:
+    task = cls()
 
     def falling(step: int, steps: int) -> float:
         return 1 - step / steps
@@ -50,6 +50,24 @@ def made() -> tuple[Staged, Fn, dict[str, Optim]]:
         for name, net in (("coder", task.coder), ("reader", task.reader))
     }
     return task, Fn(lambda split, g: {"x": torch.randn(8, 2, generator=g)}, 8), optims
+
+
+def test_evaluations_before_the_last_stage_are_not_ranked() -> None:
+    """What is watched is measured on a network that does not train yet: it can neither be the best nor use up patience."""
+
+    class Rising(Staged):
+        calls = 0
+
+        def evaluate(self, batches: Iterable[Batch], ctx: Ctx) -> dict[str, float]:
+            self.calls += 1
+            return {"loss": float(self.calls)}
+
+    task, data, optims = made(Rising)
+    plan = Plan(steps=STEPS, eval_every=2, patience=3)
+    kinds = [e for e in fit(task, data, optims, plan) if isinstance(e, Evaluated | Stopped)]
+    found = [(e.step, e.best) for e in kinds if isinstance(e, Evaluated)]
+    assert found == [(2, False), (4, False), (6, False), (8, True), (10, False), (12, False)]
+    assert kinds[-1] == Stopped(STEPS, "done", 8)
 
 
 def states(plan: Plan, state: Snapshot | None = None) -> Iterator[tuple[int, dict[str, torch.Tensor], dict[str, float]]]:
