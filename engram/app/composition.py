@@ -62,10 +62,10 @@ def composition(
         )
     if n < LEAST:
         raise ConfigError(f"n={n} must be at least {LEAST}: fewer pictures say little")
-    predictor.ask(prompt="", **wishes)  # before the judge is trained, which takes minutes
+    prompts = _of_shapes(n, seed) if spec.source == "shapes" else _of_digits(n)
+    predictor.ask(prompt=prompts[0].text, **wishes)  # before the judge is trained, which takes minutes
     begun = time.perf_counter()
     judge = shapes_judge(spec.height, say) if spec.source == "shapes" else digits_judge(spec, say)
-    prompts = _of_shapes(n, seed) if spec.source == "shapes" else _of_digits(n)
     say(f"drawing {sum(p.rows for p in prompts):,} pictures of {len(prompts)} prompts")
     told: dict[str, list[dict[str, Any]]] = {}
     for number, prompt in enumerate(prompts):

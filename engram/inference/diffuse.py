@@ -37,6 +37,7 @@ class Diffuser(Pictures):
     Sampling takes steps, sampler, and with classes label and guidance; image with strength starts from a given picture with
     noise in it, image with mask draws the white part of the mask anew (RePaint). `error` is the squared error of the
     network's answer at four levels of noise, the same noise for every picture: high for pictures unlike the training's.
+    `drops`: whether training left classes out, without which there is no guidance.
     """
 
     gives: ClassVar = {"error": Field("number", "how badly its noise is told from it, over four levels: high for odd pictures")}
@@ -56,7 +57,9 @@ class Diffuser(Pictures):
         guidance: float = 1.0,
         step: float = 2 / 255,
         limits: tuple[float, float] | None = None,
+        drops: bool = True,
     ):
+        self.drops = drops
         self.schedule, self.spec, self.shape, self.classes = schedule, spec, shape, classes
         self.steps, self.sampler, self.guidance, self.step, self.limits = steps, sampler, guidance, step, limits
         self.given = network  # as it was trained
@@ -104,6 +107,11 @@ class Diffuser(Pictures):
             raise ConfigError(
                 "guidance pulls towards a class, and with an image none is meant unless it is named; give the class too"
             )
+        if self.classes and not self.drops:
+            if guidance != 1:
+                raise ConfigError(f"this run was always told its class: guidance={guidance:g} must be 1, or train with drop=0.1")
+            if ask.image is not None and ask.label is None:
+                raise ConfigError("this run was always told its class: name that of the image too, or train with drop=0.1")
         strength = ask.strength if ask.strength is not None else 1.0 if ask.mask is not None or ask.image is None else STRENGTH
         if not 0 < strength <= 1:
             raise ConfigError(f"strength={strength} must be above 0 and at most 1; 1 keeps nothing of the picture")

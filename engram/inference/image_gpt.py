@@ -33,7 +33,8 @@ class ImageGPT(Pictures):
     Sampling takes `prompt` (without one, any picture), `guidance` (1 = as learned, more holds closer to the prompt) away from
     `negative` or from no caption, `temperature` (0 = the most probable code each time), `top_k`, and `image` with `strength`:
     the upper part of the picture is kept, and the share `strength` below it made anew. `nats`: -log p of a picture's codes
-    given its caption.
+    given its caption. `drops`: whether training left captions out, without which there are no pictures of no prompt, and no
+    guidance away from none.
     """
 
     gives: ClassVar = {"nats": Field("number", "-log p of the picture's codes given its caption: the higher, the odder")}
@@ -41,8 +42,8 @@ class ImageGPT(Pictures):
     films: ClassVar = True
     options: ClassVar = frozenset({"prompt", "negative", "guidance", "temperature", "top_k", "image", "strength"})
 
-    def __init__(self, model: nn.Module, codec: nn.Module, spec: Any):
-        self.model, self.codec, self.spec = model, codec, spec
+    def __init__(self, model: nn.Module, codec: nn.Module, spec: Any, drops: bool = True):
+        self.model, self.codec, self.spec, self.drops = model, codec, spec, drops
         self.words: Any = spec
         self.parts: Any = codec
         self.grid: tuple[int, int] = self.parts.grid
@@ -74,8 +75,11 @@ class ImageGPT(Pictures):
             raise ConfigError("negative counts only with guidance: set guidance above 1, such as 2")
         if ask.strength is not None and ask.image is None:
             raise ConfigError("strength says how much of a picture to make anew: give image too")
-        self._text(ask.prompt, 1)
-        self._text(ask.negative, 1)
+        for wish, words in (("prompt", ask.prompt), ("negative", ask.negative)):
+            told = self._text(words, 1).any()
+            if not told and not self.drops and (wish == "prompt" or guidance != 1):
+                why = "" if wish == "prompt" else f" with guidance={guidance:g}"
+                raise ConfigError(f"this run was always told a caption: give {wish} too{why}, or train with without=0.1")
         return dataclasses.replace(ask, guidance=guidance, temperature=warmth, strength=strength, top_k=top_k)
 
     def draw(self, ask: Ask, noise: RowNoise, rows: int) -> Drawn:
@@ -137,6 +141,8 @@ class ImageGPT(Pictures):
             "words": Figure("nats that knowing the caption saves", lambda s: s[:, 2] / s[:, 0]),
             "psnr": Figure("decibels of the codec, over all pixels", lambda s: -10 * (s[:, 3] / s[:, 0]).log10()),
         }
+        if not self.drops:
+            del figures["words"]  # without any it was never trained
         chance = self.places * math.log(self.codes)
         return Scores(figures, torch.cat(told), of="pictures", beside=f"guessing evenly has {chance:.0f}")
 

@@ -35,7 +35,8 @@ class TextToImage(Pictures):
 
     Sampling takes `prompt` (without one, any picture), `negative` (what it shall not show), `guidance`, `steps`, `sampler`;
     `image` with `strength` to start from a picture, with `mask` to make only the marked part of it anew. `sampler`, `steps`
-    and `guidance` of the constructor hold where none are asked for. `error`: of a picture that went through the autoencoder.
+    and `guidance` of the constructor hold where none are asked for. `drops`: whether training left captions out, without which
+    there are no pictures of no prompt, and no guidance away from none. `error`: of a picture that went through the autoencoder.
     """
 
     gives: ClassVar = {"error": Field("number", "mean squared error of the picture after coding and decoding, pixels 0 to 1")}
@@ -53,9 +54,10 @@ class TextToImage(Pictures):
         sampler: str = "dpm++",
         steps: int = 20,
         guidance: float = 3.0,
+        drops: bool = True,
     ):
         self.vae, self.text, self.unet, self.schedule, self.spec = vae, text, unet, schedule, spec
-        self.sampler, self.steps, self.guidance = sampler, steps, guidance
+        self.sampler, self.steps, self.guidance, self.drops = sampler, steps, guidance, drops
         self.words: Any = spec
         self.codec: Any = vae
         self.shape = (self.codec.code, *self.codec.grid)
@@ -84,7 +86,11 @@ class TextToImage(Pictures):
             raise ConfigError("guidance needs a prompt to hold to: give prompt too")
         if ask.negative is not None and guidance == 1:
             raise ConfigError(f"negative counts only with guidance: set guidance above 1, such as {max(self.guidance, 2):g}")
-        self._condition([ask.prompt or "", ask.negative or ""])
+        for wish, words in (("prompt", ask.prompt), ("negative", ask.negative)):
+            told = self.words.encode_prompts([words or ""])["lengths"].all()
+            if not told and not self.drops and (wish == "prompt" or guidance != 1):
+                why = "" if wish == "prompt" else f" with guidance={guidance:g}"
+                raise ConfigError(f"this run was always told a caption: give {wish} too{why}, or train with drop=0.1")
         return dataclasses.replace(ask, guidance=guidance, steps=steps, sampler=sampler, strength=strength)
 
     def draw(self, ask: Ask, noise: RowNoise, rows: int) -> Drawn:
@@ -153,6 +159,8 @@ class TextToImage(Pictures):
             "words": Figure("share of the error that knowing the caption saves", lambda s: 1 - s[:, 1] / s[:, 2]),
             "psnr": Figure("decibels of the autoencoder, over all pixels", lambda s: -10 * (s[:, 3] / s[:, 0]).log10()),
         }
+        if not self.drops:
+            del figures["words"]  # without any it was never trained
         return Scores(figures, torch.cat(parts), of="pictures", beside="a network that says nothing has 1")
 
     # -------------------------------------------------------------------------------------------------------------- inside
@@ -165,7 +173,7 @@ class TextToImage(Pictures):
             return
         if "tokens" in first:
             x, said = first["x"][:SHOWN], [self.words.text(t) for t in first["tokens"][:SHOWN]]
-            condition, ask = self._told(first)[:SHOWN], self.checked(Ask(prompt=""))
+            condition, ask = self._told(first)[:SHOWN], Ask(steps=self.steps, sampler=self.sampler, guidance=self.guidance)
             looked = Looks(self.unet, self.codec.grid)
             with looked:
                 made = self.draw_each(condition, ask, RowNoise(0, 0, len(said), self.device)).x
@@ -174,14 +182,14 @@ class TextToImage(Pictures):
             title = "Real pictures of captions, and made ones"
             yield View("prompts", title, "pictures", {"columns": 4, "captions": names}, both)
             yield from word_views(said, self.to_uint8(made), looked.maps(len(said)))
-            yield self._film(said[0], condition[:1])
+            yield self._film(said[0], condition[:1], dataclasses.replace(ask, keep_steps=True))
         kept = first["x"][: 2 * SHOWN]
         again = torch.stack([kept.to(self.device), self.reconstruct(kept)], 1).flatten(0, 1)
         title = "Pictures, and what is left of them after coding and decoding"
         yield View("reconstructions", title, "pictures", {"columns": 4, "captions": []}, self.to_uint8(again))
 
-    def _film(self, caption: str, condition: Tensor) -> View:
-        drawn = self.draw_each(condition, self.checked(Ask(prompt="", keep_steps=True)), RowNoise(0, 0, 1, self.device))
+    def _film(self, caption: str, condition: Tensor, ask: Ask) -> View:
+        drawn = self.draw_each(condition, ask, RowNoise(0, 0, 1, self.device))
         at = torch.linspace(0, len(drawn.steps) - 1, min(FILM, len(drawn.steps))).round().long().tolist()
         pictures = torch.cat([*(drawn.steps[i] for i in at), *(drawn.guesses[i] for i in at)])
         names = [f"after step {i + 1}" for i in at] + ["expected"] * len(at)

@@ -92,7 +92,8 @@ class DiffusionRecipe(Recipe):
         high = max((1 - m) / s for m, s in zip(spec.mean, spec.std, strict=True))
         return Diffuser(
             task.network, task.schedule, spec, task.shape, self._classes(spec), steps=self.sample_steps, sampler=self.sampler,
-            guidance=self.guidance if self._classes(spec) else 1.0, step=_step(spec), limits=(low, high),
+            guidance=self.guidance if self._classes(spec) and self.drop else 1.0, step=_step(spec), limits=(low, high),
+            drops=self.drop > 0,
         )  # fmt: skip
 
     def _classes(self, spec: ImageSpec) -> tuple[str, ...]:

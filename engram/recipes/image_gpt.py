@@ -99,7 +99,7 @@ class ImageGpt(Recipe):
 
     def make_predictor(self, task: Task, spec: CaptionSpec) -> Predictor:
         """Makes pictures of prompts."""
-        return ImageGPT(task.get_submodule("model"), task.get_submodule("codec"), spec)
+        return ImageGPT(task.get_submodule("model"), task.get_submodule("codec"), spec, self.without > 0)
 
 
 def _film(spec: CaptionSpec) -> Tensor | None:

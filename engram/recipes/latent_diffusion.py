@@ -97,7 +97,8 @@ class LatentDiffusion(Recipe):
         """New pictures of a prompt, codes, and what there is to see inside."""
         assert isinstance(task, LatentDenoise)
         parts = task.vae, task.denoiser["text"], task.denoiser["unet"]
-        return TextToImage(*parts, task.schedule, spec, self.sampler, self.sample_steps, self.guidance)
+        guidance = self.guidance if self.drop else 1.0
+        return TextToImage(*parts, task.schedule, spec, self.sampler, self.sample_steps, guidance, self.drop > 0)
 
     def _vae(self, spec: CaptionSpec) -> LatentVAE:
         factor = 2 ** len(self.vae_widths)

@@ -61,6 +61,30 @@ def test_guidance_goes_beyond_the_condition() -> None:
     torch.testing.assert_close(drawn.x, torch.full((1, *SHAPE), 0.94), atol=1e-4, rtol=0)
 
 
+def test_without_drops_there_is_no_guidance_and_no_picture_without_class() -> None:
+    net = Diffuser(Best(), Schedule("cosine", "x0"), SPEC, SHAPE, SPEC.classes, limits=(-1.0, 1.0), drops=False)
+    for guidance in (0.0, 1.5):
+        with pytest.raises(ConfigError, match=rf"told its class: guidance={guidance:g} must be 1, or train with drop=0\.1"):
+            net.ask(label="dog", guidance=guidance)
+    with pytest.raises(ConfigError, match="always told its class: name that of the image too"):
+        net.ask(image=torch.zeros(SHAPE))
+    drawn = net.draw(net.ask(image=torch.zeros(SHAPE), label="dog", guidance=1.0), RowNoise(0, 0, 1), 1)
+    torch.testing.assert_close(drawn.x, torch.full((1, *SHAPE), 0.8), atol=1e-4, rtol=0)
+    assert net.ask().guidance == 1
+    free = Diffuser(UNet(1, (4, 4), 0, (8,)), Schedule(), SPEC, SHAPE, drops=False)  # it knows no classes
+    assert free.ask(image=torch.zeros(SHAPE)).guidance == 1
+
+
+@pytest.mark.parametrize("recipe", ["ddpm", "dit"])
+def test_a_run_that_drops_nothing_is_guided_by_nothing(recipe: str) -> None:
+    kind = find(recipe)
+    for drop, guidance in ((0.0, 1.0), (0.1, 1.5)):
+        made = kind(**{**kind.tiny, "data": "digits", "drop": drop})
+        spec = made.make_data().spec
+        predictor: Any = made.make_predictor(made.make_task(spec), spec)
+        assert (predictor.guidance, predictor.drops) == (guidance, drop > 0)
+
+
 def test_classes_come_as_often_as_in_training() -> None:
     (chunk,) = best().sample(400, chunk=400, steps=1, guidance=1.0)
     assert 0.68 < (chunk.arrays[:, 0, 0, 0] < 128).mean() < 0.82

@@ -15,6 +15,7 @@ from engram.inference.image_gpt import ImageGPT
 from engram.models.gpt import GPT
 from engram.models.vqvae import VQVAE
 from engram.nn.noise import RowNoise
+from engram.recipes import find
 from engram.tasks.image_tokens import ImageTokens
 
 CODES = 8
@@ -75,6 +76,25 @@ def test_words_guidance_and_temperature_change_the_pictures(predictor: ImageGPT)
 def test_what_is_out_of_range(predictor: ImageGPT, wishes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         predictor.sample(2, **wishes)
+
+
+def test_without_drops_there_is_nothing_without_a_prompt(predictor: ImageGPT, data: Any) -> None:
+    plain = ImageGPT(predictor.model, predictor.codec, predictor.spec, drops=False)
+    for ask, says in (
+        ({}, r"give prompt too, or train with without=0\.1"), ({"prompt": "?"}, "give prompt too"),
+        ({"prompt": "a circle", "guidance": 2.0}, "give negative too with guidance=2, or"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            plain.ask(**ask)
+    assert plain.ask(prompt="a circle", negative="a ring", guidance=2.0).guidance == 2
+    scores = plain.scores(data.batches("test"), ())
+    assert scores is not None
+    assert "words" not in scores.figures
+    kind = find("image_gpt")
+    for without in (0.0, 0.1):
+        made = kind(**{**kind.tiny, "without": without})
+        told: Any = made.make_predictor(made.make_task(data.spec), data.spec)
+        assert told.drops == (without > 0)
 
 
 def test_unknown_words_are_named(predictor: ImageGPT) -> None:

@@ -124,6 +124,32 @@ def test_wishes_out_of_range(drawer: TextToImage, ask: dict[str, Any], says: str
         drawer.sample(1, **ask)
 
 
+def test_without_drops_there_is_nothing_without_a_prompt(drawer: TextToImage) -> None:
+    plain = TextToImage(drawer.vae, drawer.text, drawer.unet, drawer.schedule, drawer.spec, steps=2, guidance=1.0, drops=False)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({}, "give prompt too, or train with drop=0"), ({"prompt": " !"}, "give prompt too"),
+        ({"image": torch.zeros(3, 16, 16)}, "give prompt too"),
+        ({"prompt": PROMPT, "guidance": 3.0}, "give negative too with guidance=3, or"),
+    ]  # fmt: skip
+    for ask, says in refused:
+        with pytest.raises(ConfigError, match=says):
+            plain.ask(**ask)
+    assert plain.ask(prompt=PROMPT).guidance == 1
+    assert plain.ask(prompt=PROMPT, negative="a star", guidance=3.0).guidance == 3
+    scores = plain.scores(DATA.batches("test"), ())
+    assert scores is not None
+    assert set(scores.figures) == {"loss", "psnr"}
+    assert {v.name for v in plain.views(lambda: DATA.batches("test"))} >= {"prompts", "denoising"}
+
+
+def test_a_run_that_drops_nothing_is_guided_by_nothing() -> None:
+    kind = find("latent_diffusion")
+    for drop, guidance in ((0.0, 1.0), (0.1, 3.0)):
+        made = kind(**{**kind.tiny, "drop": drop})
+        predictor: Any = made.make_predictor(made.make_task(DATA.spec), DATA.spec)
+        assert (predictor.guidance, predictor.drops) == (guidance, drop > 0)
+
+
 def test_unknown_words_are_named(drawer: TextToImage) -> None:
     wishes: list[dict[str, Any]] = [{"prompt": "a red dragon"}, {"prompt": PROMPT, "negative": "dragon"}]
     for ask in wishes:
