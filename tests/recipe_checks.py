@@ -26,7 +26,7 @@ from engram.core.task import Ctx
 from engram.inference.generate import Generator
 from engram.inference.pictures import Pictures
 from engram.recipes import find
-from engram.training.fit import fit
+from engram.training.fit import evaluate, fit
 from engram.training.update import Update
 
 LISTS = ("words", "tags", "entities", "neighbours", "answers", "hits")  # kinds of output that are lists
@@ -194,12 +194,17 @@ def check_same_seed_gives_same_weights(case: Case) -> None:
 
 
 def check_save_and_load_are_equal(case: Case) -> None:
-    """Two loads of the run predict exactly alike, and as the weights on disk say."""
+    """Two loads of the run predict exactly alike, and the weights on disk give the figures that they were chosen for."""
     raw = case.job().data.raw("val", [0, 1, 2])
     first, second = engram.load(case.run.path), engram.load(case.run.path)
     assert first.predict(raw) == second.predict(raw)
     saved = {n.partition("/")[2]: t for n, t in case.run.folder.read_weights().tensors.items()}
     assert all(torch.equal(saved[name], t) for name, t in first.task.state_dict().items())
+    chosen = [r for r in case.run.folder.read_metrics() if r["kind"] == "eval" and r["best"]][-1]
+    job, at = case.job(), chosen["step"] - 1
+    job.task.load_state_dict(first.task.state_dict())
+    again = evaluate(job.task, job.data, "val", job.plan, Ctx(at, job.plan.steps))
+    assert {n: float(f"{v:.8g}") for n, v in again.items()} == chosen["metrics"]  # these weights were chosen, and no others
 
 
 def check_loads_without_its_data(case: Case) -> None:
