@@ -56,7 +56,7 @@ class Collector:
             wrong = shown.argmax(1) != targets
         elif "values" in outputs and outputs["values"].dim() == 1:
             self.kind, shown = "regression", outputs["values"].double().numpy()
-            self._all.append(np.stack([shown, targets]).astype(np.float32))
+            self._all.append(np.stack([shown, targets]))
             loss = np.abs(shown - targets)
             wrong = loss > 0
         else:
@@ -91,8 +91,11 @@ class Collector:
     def snapshot(self, facts: dict[str, Any]) -> Snapshot:
         """For predictions.safetensors: probabilities (K, C) or values (K,), targets (K,), rows (K,) numbers in the split."""
         kept = self.kept()
-        name, kind = ("probabilities", np.int64) if self.kind == "classification" else ("values", np.float32)
-        tensors = {name: kept["shown"].astype(np.float32), "targets": kept["targets"].astype(kind), "rows": kept["rows"]}
+        if self.kind == "classification":
+            shown = {"probabilities": kept["shown"].astype(np.float32), "targets": kept["targets"].astype(np.int64)}
+        else:  # float64: the units of a target may be small beside its values
+            shown = {"values": kept["shown"].astype(np.float64), "targets": kept["targets"].astype(np.float64)}
+        tensors = shown | {"rows": kept["rows"]}
         facts = {"kind": self.kind, "rows": self.rows, "classes": list(self.classes)} | facts
         return Snapshot({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in tensors.items()}, facts)
 

@@ -27,11 +27,14 @@ class Regressor(Predictor):
         self.runner.tune(self.spec.example(), bf16, channels_last)
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """{"values": (B,)}, and "targets" (B,) when the batch has them, both in the target's units."""
-        values = self.runner(batch).squeeze(1) * self.std + self.mean
-        targets = {"targets": batch["y"].cpu().squeeze(1) * self.std + self.mean} if "y" in batch else {}
-        return {"values": values} | targets
+        """{"values": (B,)}, and "targets" (B,) when the batch has them, both float64 in the target's units."""
+        targets = {"targets": self._in_units(batch["y"].cpu())} if "y" in batch else {}
+        return {"values": self._in_units(self.runner(batch))} | targets
 
     def __call__(self, *, input: Any) -> dict[str, list[Any]]:
         """{"value": one number per row}."""
         return {"value": self.outputs(self.spec.encode(input))["values"].tolist()}
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        """(B, 1) standardised to (B,). In float32 times in seconds since 1970, say, would lie 128 apart."""
+        return x.squeeze(1).double() * self.std + self.mean

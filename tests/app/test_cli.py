@@ -296,6 +296,18 @@ def test_predict_json_lines(engram: Engram, run: Path):
     assert said["label"] in said["probabilities"]
 
 
+def test_predict_far_from_zero(engram: Engram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Seconds since 1970 are predicted to the second."""
+    rows = [f"{i / 50 % 1:.3f},{1_700_000_000 + 100 * (i / 50 % 1):.2f}" for i in range(0, 3000, 7)]
+    Path("when.csv").write_text("\n".join(["a,when", *rows]))
+    assert engram("train", "mlp", "data=when.csv", "allow=leak", "hidden=8", "epochs=3", "--out", "r", "--no-report").code == 0
+    values = [row["value"] for row in csv.DictReader(io.StringIO(engram("predict", "r", "when.csv").out))]
+    assert len({float(v) for v in values}) > 40
+    monkeypatch.setattr("engram.app.cli.predict.is_terminal", lambda: True)
+    Path("one.csv").write_text(f"a,when\n{rows[0]}\n")
+    assert abs(float(engram("predict", "r", "one.csv").out) - float(values[0])) < 0.01
+
+
 def test_predict_a_table_from_standard_input(engram: Engram, table: Path, monkeypatch: pytest.MonkeyPatch):
     from engram.data.sources import table_frames
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from engram.app.compare import compare, differing, mcnemar, paired, rows_of, sign_test, write_comparison
+from engram.app.compare import _same_numbers, compare, differing, mcnemar, paired, rows_of, sign_test, write_comparison
 from engram.checkpoint.files import write_json
 from engram.checkpoint.folder import RunFolder
 from engram.core.errors import ConfigError
@@ -89,6 +89,14 @@ def test_many_pairs_need_a_smaller_p(make_run: MakeRun) -> None:
     found = compare(runs)
     assert len(found["pairs"]) == 3
     assert all("for 3 pairs" in p["sentence"] for p in found["pairs"] if p["p"] < 1)
+
+
+def test_targets_are_the_same_or_another_split() -> None:
+    t = 1.7e9 + 100 * np.random.default_rng(0).normal(size=500)
+    assert _same_numbers(t, t + 1e-4)
+    assert _same_numbers(t, t.astype(np.float32))  # a run of an older version
+    assert not _same_numbers(t, t[::-1])
+    assert not _same_numbers(t.astype(np.float32), t.astype(np.float32)[::-1])
 
 
 def test_regression_is_compared_by_its_error(make_run: MakeRun) -> None:

@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import engram
 from engram.app import collect as collecting
-from engram.app.collect import Collector
+from engram.app.collect import Collector, collect
 from engram.app.finish import chosen_step, finish, losses_at, measure, training_seconds, write_samples
 from engram.app.train import Job, make_recipe, prepare, run_job, weights_of, write_start
 from engram.app.verdict import number, percent, verdict
 from engram.app.views import read_views
-from engram.checkpoint.files import read_tensors
+from engram.checkpoint.files import read_tensors, write_tensors
 from engram.checkpoint.folder import RunFolder
 from engram.core.errors import ConfigError, DataError
 from engram.core.predictor import View
 from engram.inference.classify import Classifier
+from engram.inference.regress import Regressor
 from engram.insight.metrics import classification, regression
 
 NAMES = ("a", "b", "c")
@@ -96,6 +97,23 @@ def test_numbers_are_collected_in_their_units() -> None:
     assert found.metrics()["rmse"]["value"] == pytest.approx(regression(v, t)["rmse"]["value"], rel=1e-3)
     assert found.worst()[0].row == int((v - t).abs().argmax())
     assert found.snapshot({}).tensors["values"].tolist() == pytest.approx(v.tolist())
+
+
+def test_numbers_far_from_zero_keep_their_spread(tmp_path: Path) -> None:
+    """Seconds since 1970, of which float32 has one in 128."""
+    rng = np.random.default_rng(0)
+    z = torch.tensor(rng.normal(size=(300, 1)))
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(0.9), model.bias.zero_()
+    predictor = Regressor(model, None, 1.7e9, 100.0)  # type: ignore[arg-type]
+    found = collect(predictor, [{"x": part.float(), "y": part.float()} for part in z.split(64)])
+    metrics = found.metrics()
+    assert metrics["rmse"]["value"] == pytest.approx(10 * float(z.square().mean().sqrt()), rel=1e-5)
+    assert metrics["r2"]["value"] == pytest.approx(1 - float(z.square().mean()) / 100 / float(z.var(correction=0)), rel=1e-5)
+    write_tensors(tmp_path / "p.safetensors", found.snapshot({}))
+    kept = read_tensors(tmp_path / "p.safetensors").tensors
+    assert (kept["values"] - kept["targets"]).tolist() == pytest.approx((-10 * z[:, 0]).tolist(), abs=1e-4)
 
 
 def test_outputs_without_figures() -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from ctypes import c_float
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,11 +95,15 @@ def _flat(row: Row) -> dict[str, Any]:
             flat |= {f"{short}({key})": v for key, v in value.items()}
         else:
             flat[name] = json_line(value) if isinstance(value, (list, tuple)) else plain(value)
-    # nine digits hold a float32 exactly
-    return {name: f"{v:.9g}" if isinstance(v, float) else v for name, v in flat.items()}
+    return {name: _digits(v) if isinstance(v, float) else v for name, v in flat.items()}
+
+
+def _digits(value: float) -> str:
+    """Nine digits hold a float32 exactly; other numbers, amounts in their own units, have up to fifteen."""
+    return f"{value:.9g}" if c_float(value).value == value else f"{value:.15g}"
 
 
 def _readable(row: Row) -> str:
     """'cat 0.973', or the value."""
     shown = [v for name, v in row.items() if name != "input" and not isinstance(v, (dict, list, tuple))]
-    return "  ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in shown)
+    return "  ".join((f"{v:.6g}" if abs(v) < 1e6 else f"{v:.12g}") if isinstance(v, float) else str(v) for v in shown)
