@@ -121,7 +121,7 @@ def rebuild(
 ) -> list[str]:
     """Pictures before and after as one grid (the first `n`), or all of them into a folder, each under its own name.
 
-    Returns the names of the pictures. Raises ConfigError on another ending or a folder that holds what is read, DataError,
+    Returns the names of the pictures. Raises ConfigError on another ending or a folder within the one that is read, DataError,
     RunError when it cannot be written.
     """
     predictor = pictures_of(run, verb)
@@ -130,8 +130,8 @@ def rebuild(
         raise ConfigError(f"{target}: pictures are written as .png, .jpg, .webp (one grid), or into a folder")
     if ending and n > MOST // 2:
         raise ConfigError(f"a grid holds at most {MOST // 2:,} pictures before and after; for more name a folder")
-    if not ending and os.path.isdir(source) and target.resolve() == Path(source).resolve():
-        raise ConfigError(f"{target} holds the pictures that are read; name another folder")
+    if not ending and os.path.isdir(source) and target.resolve().is_relative_to(Path(source).resolve()):
+        raise ConfigError(f"{target} lies in {source}, all of which is read, also what is written there; name another folder")
     again = predictor.reconstruct if verb == "reconstruct" else predictor.denoise
     chunks = read(predictor, source, min(rows, n) if ending else rows)
     try:

@@ -120,6 +120,8 @@ def test_what_is_wrong_is_said_in_one_line(run: Path, photos: Path, tmp_path: Pa
         (["reconstruct", str(run), str(photos), "-o", str(tmp_path / "c.gif")], 2, "one grid"),
         (["denoise", str(run), str(photos), "-o", str(tmp_path / "c.png"), "--n", "600"], 2, "at most 512"),
         (["denoise", str(run), str(photos), "-o", str(photos)], 2, "name another folder"),
+        (["denoise", str(run), str(photos), "-o", str(photos / "clean" / "all")], 2, "all of which is read"),
+        (["denoise", str(run), str(photos), "-o", str(photos / "more" / ".." / "clean")], 2, "name another folder"),
         (["encode", str(run), str(tmp_path / "empty")], 3, "holds no images"),
         (["encode", str(run), str(tmp_path / "missing.png")], 3, "missing.png"),
         (["reconstruct", str(run), str(tmp_path / "text.png")], 3, "text.png"),
@@ -131,6 +133,7 @@ def test_what_is_wrong_is_said_in_one_line(run: Path, photos: Path, tmp_path: Pa
         assert words in said
         assert "\n" not in said
     assert not list(tmp_path.glob("*.tmp"))
+    assert not list(photos.rglob("clean"))
 
 
 def test_other_runs_are_refused(tmp_path: Path, photos: Path, capsys: Caught) -> None:
