@@ -135,11 +135,12 @@ def _match(said: dict[str, list[str]], have: dict[str, Path], root: Path, tables
 
 
 def _key(path: Path, root: Path) -> str:
-    """The name relative to the folder, with forward slashes; the whole path for what lies elsewhere."""
+    """The name relative to the folder, with forward slashes; the whole path, without "..", for what lies elsewhere."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except ValueError:
-        return path.as_posix()
+        linked = path.is_relative_to(root) and ".." not in path.relative_to(root).parts
+        return (path if linked else path.resolve()).as_posix()  # a link in the folder is a picture of its own
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from engram.core.errors import ConfigError, DataError
 from engram.data.caption_spec import CaptionSpec
+from engram.data.captioned import read_captioned
 from engram.data.captions import captions
 from engram.data.memory import MemoryData
 
@@ -229,3 +230,28 @@ def test_rows_to_encode(tmp_path: Path) -> None:
     assert chunk["x"].shape == (6, 3, 32, 32)
     assert (chunk["tokens"][0][:4] == 1).tolist() == [False, False, True, False]  # "a red dog": 1 is a word without a meaning
     assert chunk["lengths"][0] == 3
+
+
+def test_a_table_may_name_pictures_of_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By names from its own folder, whether the path to the table is absolute or not, in one spelling or several."""
+    fill(tmp_path / "images", sidecars=False)
+    (tmp_path / "said").mkdir()
+    lines = [f'../images/p{i}.png,"{SAID[i]}"' for i in range(6)] + ["../said/../images/p0.png,another"]
+    (tmp_path / "said" / "table.csv").write_text("\n".join(["file_name,caption", *lines]))
+    monkeypatch.chdir(tmp_path)
+    found = [read_captioned(path) for path in (tmp_path / "said" / "table.csv", "said/table.csv")]
+    assert found[0].rows == found[1].rows
+    assert found[0].sha256 == found[1].sha256
+    assert len(found[1].rows[""]) == 7
+    assert {path.name for path, _ in found[1].rows[""]} == {f"p{i}.png" for i in range(6)}
+    assert [note.text for note in found[1].notes] == ["1 pictures have several captions: each caption is a row of its own"]
+
+
+def test_links_in_the_folder_are_pictures_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "images", sidecars=False, count=1)
+    (tmp_path / "pets").mkdir()
+    for i in range(3):
+        (tmp_path / "pets" / f"p{i}.png").symlink_to(tmp_path / "images" / "p0.png")
+        (tmp_path / "pets" / f"p{i}.txt").write_text(SAID[i])
+    monkeypatch.chdir(tmp_path)
+    assert sorted(text for _, text in read_captioned("pets").rows[""]) == sorted(SAID[:3])
