@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import nn
 
 from engram.app.machine import choose_device, has_bf16
@@ -21,6 +23,7 @@ from engram.core.predictor import Predictor
 from engram.core.recipe import Recipe
 from engram.core.spec import Spec
 from engram.core.task import Task
+from engram.data.decode import ORIENTATION, header
 from engram.inference.pictures import Pictures, Sampled
 
 
@@ -131,7 +134,8 @@ class Run:
         """`n` new pictures in chunks: .arrays uint8 (B, H, W, C) and .images (Pillow); picture i of a seed is always the same.
 
         `wishes`: label, prompt, negative, steps, guidance, sampler, temperature, top_k, strength, as the run understands them;
-        `image` and `mask` (white = make anew) are anything that `predict` takes. Raises ConfigError and DataError at once.
+        `image` and `mask` (white = make anew) are anything that `predict` takes; the mask has the proportions of the image, or
+        those of the run's pictures. Raises ConfigError and DataError at once.
         """
         predictor = self.predictor
         if not isinstance(predictor, Pictures):
@@ -142,6 +146,8 @@ class Run:
         if mask is not None:
             grey = dataclasses.replace(spec, mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels)
             wishes["mask"] = _only(grey.encode(mask)["x"], mask).mean(0) > 0.5
+            if image is not None and spec.crop != "stretch":  # which fits any proportions alike
+                _check_covers(_size(mask), _size(image), (spec.height, spec.width))
         return predictor.sample(n, seed=seed, chunk=chunk, keep_steps=trajectory, **wishes)
 
     def evaluate(self, source: Any = None) -> dict[str, Any]:
@@ -180,6 +186,33 @@ def _only(x: Any, given: Any) -> Any:
     if len(x) != 1:
         raise DataError(f"one picture was expected, {len(x)} were given")
     return x[0]
+
+
+def _size(raw: Any) -> tuple[int, int]:
+    """Height and width of the one picture in what `ImageSpec.encode` takes."""
+    if isinstance(raw, (list, tuple)):
+        return _size(raw[0])
+    if isinstance(raw, Image.Image):
+        turned = raw.getexif().get(ORIENTATION, 1) >= 5
+        return (raw.width, raw.height) if turned else (raw.height, raw.width)
+    if isinstance(raw, (str, os.PathLike, bytes)):
+        told = header(raw)  # type: ignore[arg-type]
+        return told.height, told.width
+    shape = tuple(raw.shape)
+    if isinstance(raw, np.ndarray):  # (H, W), (H, W, C), (1, H, W) or (1, H, W, C)
+        return shape[:2] if len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4) else shape[1:3]
+    return shape[-2:]
+
+
+def _check_covers(mask: tuple[int, int], image: tuple[int, int], own: tuple[int, int]) -> None:
+    """Raises DataError when a mask has other proportions than the picture and than those of the run, by a pixel or more: each
+    is fitted by its own, so it would mark other places than were meant."""
+    if not any(abs(mask[0] * w / h - mask[1]) < 1 or abs(mask[1] * h / w - mask[0]) < 1 for h, w in (image, own)):
+        sizes = [f"{w} x {h}" for h, w in (mask, image, own)]
+        raise DataError(
+            f"the mask of {sizes[0]} pixels has other proportions than the picture of {sizes[1]} and than the {sizes[2]} of "
+            "this run, so it would not lie where it was drawn; give a mask of the picture's size"
+        )
 
 
 def load(path: str | os.PathLike[str], *, recipe: type[Recipe] | None = None, device: str = "auto") -> Run:
