@@ -68,7 +68,8 @@ def finish(
     try:
         write_views(folder.path, predictor, lambda: job.data.batches(split) if split else ())
     except (EngramError, OSError, MemoryError, *RECIPE_ERRORS) as error:
-        say(f"warning: the looks inside are not complete: {' '.join(str(error).split()) or type(error).__name__}")
+        why = " ".join(str(error).split()) or type(error).__name__
+        say(f"warning: the looks inside are not complete ({why}); engram inspect {folder.path} makes them again")
     return result
 
 
