@@ -109,7 +109,7 @@ class Diffuser(Pictures):
             )
         if self.classes and not self.drops:
             if guidance != 1:
-                raise ConfigError(f"this run was always told its class: guidance={guidance:g} must be 1, or train with drop=0.1")
+                raise ConfigError(f"this run was always told its class: guidance={guidance} must be 1, or train with drop=0.1")
             if ask.image is not None and ask.label is None:
                 raise ConfigError("this run was always told its class: name that of the image too, or train with drop=0.1")
         strength = ask.strength if ask.strength is not None else 1.0 if ask.mask is not None or ask.image is None else STRENGTH

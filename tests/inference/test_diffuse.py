@@ -64,7 +64,7 @@ def test_guidance_goes_beyond_the_condition() -> None:
 def test_without_drops_there_is_no_guidance_and_no_picture_without_class() -> None:
     net = Diffuser(Best(), Schedule("cosine", "x0"), SPEC, SHAPE, SPEC.classes, limits=(-1.0, 1.0), drops=False)
     for guidance in (0.0, 1.5):
-        with pytest.raises(ConfigError, match=rf"told its class: guidance={guidance:g} must be 1, or train with drop=0\.1"):
+        with pytest.raises(ConfigError, match=rf"told its class: guidance={guidance} must be 1, or train with drop=0\.1"):
             net.ask(label="dog", guidance=guidance)
     with pytest.raises(ConfigError, match="always told its class: name that of the image too"):
         net.ask(image=torch.zeros(SHAPE))
