@@ -18,11 +18,13 @@ TRUTHS = {"true": "true", "yes": "true", "y": "true", "t": "true", "false": "fal
 _NESTED = (list, dict, set, tuple, bytes, np.ndarray)
 _WHOLE = r"^(-?\d+)\.0+$"
 _MISSING = {"", "?"}
-_MISSING_NUMBER = _MISSING | {"-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "unknown"}
+MISSING_NUMBER = _MISSING | {"-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "unknown"}
 _ID_NAME = re.compile(r"(unnamed: \d+|index|idx|row|(.*[ _-])?(id|uuid|guid)|row[ _-]?(id|number|nr|no))", re.IGNORECASE)
 _SIGN, _UNIT = r"[+-]?", r"\s*[%€$£]?"
 _ENGLISH = re.compile(rf"{_SIGN}[€$£]?\s*(\d+|\d{{1,3}}(,\d{{3}})+)(\.\d*)?{_UNIT}")  # $1,234.50  12%
 _EUROPEAN = re.compile(rf"{_SIGN}[€$£]?\s*(\d{{1,3}}(\.\d{{3}})+,\d+|\d+,(\d{{1,2}}|\d{{4,}})){_UNIT}")  # 1.234,50  12,5
+# As in files with decimal commas: 1.234  1.234,5  0,125  12,5 €
+_COMMAS = re.compile(rf"({_SIGN}[€$£]?\s*)(\d+|[1-9]\d{{0,2}}(?:\.\d{{3}})+)(?:,(\d+))?({_UNIT})")
 _TIME = r"([T ]+(?P<time>\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)\s*(Z|[+-]\d{2}:?\d{2})?)?"
 _YEAR_FIRST = rf"(?P<y>\d{{4}})[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}}){_TIME}"
 _YEAR_LAST = rf"(?P<a>\d{{1,2}})[-/.](?P<b>\d{{1,2}})[-/.](?P<y>\d{{4}}){_TIME}"
@@ -37,6 +39,7 @@ class Column:
     missing: int
     distinct: int
     day_first: bool = False  # dates such as 31.12.2024
+    loose: bool = False  # a number column that holds words or infinities too, which are taken as missing
 
 
 def find_columns(frame: pd.DataFrame) -> tuple[list[Column], list[Note]]:
@@ -66,9 +69,11 @@ def find_columns(frame: pd.DataFrame) -> tuple[list[Column], list[Note]]:
             notes.append(Note("warning", text))
             continue
         notes += [Note("warning" if "missing" in said else "info", f"column {name!r}: {said}")] if said else []
+        loose = False
         if kind == "number":
-            missing = int(np.isnan(numbers(series)[0]).sum())
-        found.append(Column(str(name), kind, missing, distinct, day_first))
+            values, bad = numbers(series)
+            missing, loose = int(np.isnan(values).sum()), bool(bad.any())
+        found.append(Column(str(name), kind, missing, distinct, day_first, loose))
     return found, notes
 
 
@@ -122,7 +127,7 @@ def kind_of(present: Cells, distinct: int) -> tuple[Kind, bool, str]:
 
 def _numeric_text(text: Cells) -> str | None:
     """What to say when the text holds numbers ('' for plain ones); None when it does not."""
-    text = text[~text.str.lower().isin(_MISSING_NUMBER)]
+    text = text[~text.str.lower().isin(MISSING_NUMBER)]
     if not len(text):
         return None
     converted: Cells = pd.to_numeric(text, errors="coerce")
@@ -152,7 +157,7 @@ def numbers(series: Cells) -> tuple[np.ndarray, np.ndarray]:
     if not is_text(series):
         return series.to_numpy(np.float64, na_value=np.nan), np.zeros(len(series), bool)
     text = series.map(str, na_action="ignore").astype(object).where(series.notna(), "").str.strip()
-    missing = text.str.lower().isin(_MISSING_NUMBER).to_numpy()
+    missing = text.str.lower().isin(MISSING_NUMBER).to_numpy()
     converted: Cells = pd.to_numeric(text.where(~missing), errors="coerce")
     values = converted.to_numpy(np.float64, na_value=np.nan, copy=True)
     if (odd := np.isnan(values) & ~missing).any():
@@ -167,6 +172,20 @@ def _number(cell: str) -> float:
     if _EUROPEAN.fullmatch(cell):
         return float(bare.replace(".", "").replace(",", "."))
     return float(bare.replace(",", "")) if _ENGLISH.fullmatch(cell) else np.nan
+
+
+def decimal_points(series: Cells) -> Cells:
+    """Text from a file with decimal commas, '1.234,5' as '1234.5' and '0,125' as '0.125'.
+
+    '1.234' is 1234, unless points in other cells of the column are no thousands: then the column stays as it is.
+    """
+    cells = pd.Series(series.dropna().map(str).str.strip().unique(), dtype=object)
+    found = {cell: match for cell in cells if (match := _COMMAS.fullmatch(cell))}
+    if any("." in cell and _ENGLISH.fullmatch(cell) for cell in cells if cell not in found):
+        return series
+    plain = {c: m[1] + m[2].replace(".", "") + (f".{m[3]}" if m[3] else "") + m[4] for c, m in found.items()}
+    plain = {cell: number for cell, number in plain.items() if cell != number}
+    return series.map(lambda cell: plain.get(str(cell).strip(), cell), na_action="ignore") if plain else series
 
 
 def words(series: Cells) -> Cells:

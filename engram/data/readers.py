@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,8 @@ from typing import IO, Any
 import pandas as pd
 
 from engram.core.errors import DataError, did_you_mean
+from engram.data.columns import decimal_points, is_text
+from engram.data.known import Known
 from engram.data.sniff import HEAD, Format, sniff, sniff_file
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl")
@@ -37,43 +39,59 @@ def existing(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_frame(source: str | os.PathLike[str], text: Sequence[str] = ()) -> tuple[pd.DataFrame, Format, str]:
-    """A whole file as a DataFrame, how it is written, and the sha256 of its bytes; the columns in `text` stay text.
+def read_frame(source: str | os.PathLike[str], known: Known | None = None) -> tuple[pd.DataFrame, Format, str]:
+    """A whole file as a DataFrame, how it is written, and the sha256 of its bytes; without `known` the types are guessed.
 
     Raises DataError when there is no such file, it is no table, a row has too few or too many fields (with its line), column
     names repeat, or there are no rows.
     """
     path = existing(source)
-    fmt = sniff_file(path)
+    fmt = sniff_file(path, (known or Known()).decimal)
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         if fmt.kind == "csv":
-            frame = _whole_csv(path, fmt, text)
+            frame = _whole_csv(path, fmt, known or Known())
         else:
-            frame = pd.concat(list(_chunks(stream, fmt, 1 << 16, path.name, text)) or [pd.DataFrame()], ignore_index=True)
+            chunks = list(_chunks(stream, fmt, 1 << 16, path.name, Known()))
+            frame = pd.concat(chunks or [pd.DataFrame()], ignore_index=True)
     frame.columns = [str(c).strip() for c in frame.columns]
+    frame = _numbers(frame, fmt, known) if known else frame
     if not len(frame):
         raise DataError(f"{path.name} has column names and no rows; add rows")
     return frame, fmt, sha256
 
 
-def read_chunks(source: str | os.PathLike[str], rows: int, text: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
+def read_column(path: Path, fmt: Format, name: str) -> pd.Series:
+    """A column of a CSV file as the text that stands there; only empty cells and '?' are missing."""
+    options = _csv_options(fmt, Known()) | {"keep_default_na": False, "na_values": ["", "?"], "dtype": str}
+    frame: Any = pd.read_csv(path, usecols=lambda column: column.strip() == name, **options)
+    return frame.iloc[:, 0]
+
+
+def read_chunks(source: str | os.PathLike[str], rows: int, known: Known) -> Iterator[pd.DataFrame]:
     """A file, or '-' for standard input, as DataFrames of at most `rows` rows; never held whole. Raises DataError."""
     with ExitStack() as stack:
         if source == "-":
             name, stdin = "standard input", sys.stdin.buffer
             head = stdin.read(HEAD)
-            fmt = sniff(head, name)
+            fmt = sniff(head, name, known.decimal)
             if fmt.kind == "parquet":
                 raise DataError("Parquet cannot be read from standard input, because its index is at the end; name the file")
             stream: IO[bytes] = io.BufferedReader(_Joined(head, stdin))
         else:
             path = existing(source)
-            name, fmt, stream = path.name, sniff_file(path), stack.enter_context(path.open("rb"))
-        for chunk in _chunks(stream, fmt, rows, name, text):
+            name, fmt, stream = path.name, sniff_file(path, known.decimal), stack.enter_context(path.open("rb"))
+        for chunk in _chunks(stream, fmt, rows, name, known):
             chunk.columns = [str(c).strip() for c in chunk.columns]
-            yield chunk
+            yield _numbers(chunk, fmt, known)
+
+
+def _numbers(frame: pd.DataFrame, fmt: Format, known: Known) -> pd.DataFrame:
+    """The frame with decimal points in the numbers of a file that has decimal commas."""
+    if fmt.decimal == ".":
+        return frame
+    return frame.assign(**{n: decimal_points(frame[n]) for n in frame if n not in known.text and is_text(frame[n])})
 
 
 class _Joined(io.RawIOBase):
@@ -92,7 +110,7 @@ class _Joined(io.RawIOBase):
         return len(data)
 
 
-def _chunks(stream: IO[bytes], fmt: Format, rows: int, name: str, text: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _chunks(stream: IO[bytes], fmt: Format, rows: int, name: str, known: Known) -> Iterator[pd.DataFrame]:
     try:
         if fmt.kind == "parquet":
             yield from _parquet(stream, rows, name)
@@ -100,7 +118,7 @@ def _chunks(stream: IO[bytes], fmt: Format, rows: int, name: str, text: Sequence
             yield from _json_lines(io.TextIOWrapper(stream, fmt.encoding), rows, name)
         else:
             # Lines that are too short are filled with missing values; lines that are too long are errors.
-            yield from pd.read_csv(stream, chunksize=rows, **_csv_options(fmt, text))
+            yield from pd.read_csv(stream, chunksize=rows, **_csv_options(fmt, known))
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read: {str(error).strip().splitlines()[-1]}") from None
 
@@ -122,11 +140,13 @@ def _json_lines(lines: IO[str], rows: int, name: str) -> Iterator[pd.DataFrame]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row, wrong = json.loads(line), 'is not a JSON object; each line is one, such as {"age": 31}'
         except json.JSONDecodeError as error:
-            raise DataError(f"line {number} of {name} is not JSON ({error.msg}); each line is one object") from None
+            row, wrong = None, f"is not JSON ({error.msg}); each line is one object"
         if not isinstance(row, dict):
-            raise DataError(f'line {number} of {name} is not a JSON object; each line is one, such as {{"age": 31}}')
+            if held:  # answered before the error
+                yield pd.DataFrame(held)
+            raise DataError(f"line {number} of {name} {wrong}")
         held.append(row)
         if len(held) == rows:
             yield pd.DataFrame(held)
@@ -135,7 +155,7 @@ def _json_lines(lines: IO[str], rows: int, name: str) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(held)
 
 
-def _csv_options(fmt: Format, text: Sequence[str]) -> dict[str, Any]:
+def _csv_options(fmt: Format, known: Known) -> dict[str, Any]:
     return {
         "sep": fmt.delimiter,
         "encoding": fmt.encoding,
@@ -143,16 +163,18 @@ def _csv_options(fmt: Format, text: Sequence[str]) -> dict[str, Any]:
         "index_col": False,
         "skipinitialspace": True,
         "na_values": ["?"],
-        "dtype": dict.fromkeys(text, str),
+        "dtype": {name: str for name in known.text if name != known.none},
+        # pandas takes the bare word as missing, after converters too; spaces at the ends of words mean nothing.
+        "converters": {known.none: lambda cell: "None " if cell == "None" else cell} if known.none else None,
     }
 
 
-def _whole_csv(path: Path, fmt: Format, text: Sequence[str]) -> pd.DataFrame:
+def _whole_csv(path: Path, fmt: Format, known: Known) -> pd.DataFrame:
     names = _header(path, fmt)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            frame = pd.read_csv(path, low_memory=False, **_csv_options(fmt, text))
+            frame = pd.read_csv(path, low_memory=False, **_csv_options(fmt, known))
     except pd.errors.ParserError as error:
         _check_widths(path, fmt, len(names))
         raise DataError(

@@ -6,6 +6,7 @@ import codecs
 import csv
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,8 +49,11 @@ class Format:
         return f"CSV in {self.encoding}, separated by {_DELIMITERS[self.delimiter]}{comma}"
 
 
-def sniff(head: bytes, name: str) -> Format:
-    """What the first HEAD bytes of a file say it is. Raises DataError when it is empty or not a table."""
+def sniff(head: bytes, name: str, decimal: str = ".") -> Format:
+    """What the first HEAD bytes of a file say it is; `decimal` is the mark where 1,234 and 1.234 may be thousands too.
+
+    Raises DataError when it is empty or not a table.
+    """
     if Path(name).suffix.lower() in _PICKLES or head.startswith(_PICKLE_START):
         raise DataError(
             f"{name} is a pickle, and opening one can run code; save the table as Parquet or CSV (frame.to_parquet)"
@@ -75,13 +79,13 @@ def sniff(head: bytes, name: str) -> Format:
     if len(head) == HEAD and "\n" in text:
         text = text[: text.rindex("\n")]  # the last line may be cut
     delimiter = _delimiter(text)
-    return Format("csv", encoding, delimiter, _decimal(text, delimiter))
+    return Format("csv", encoding, delimiter, _decimal(text, delimiter, decimal))
 
 
-def sniff_file(path: Path) -> Format:
+def sniff_file(path: Path, decimal: str = ".") -> Format:
     """As `sniff`, with the encoding that fits the whole file. Raises DataError."""
     with path.open("rb") as stream:
-        fmt = sniff(stream.read(HEAD), path.name)
+        fmt = sniff(stream.read(HEAD), path.name, decimal)
         if fmt.kind == "parquet" or not fmt.encoding.startswith("utf-8"):
             return fmt
         stream.seek(0)
@@ -136,10 +140,18 @@ def _delimiter(text: str) -> str:
     return max(scores, key=lambda d: scores[d]) if scores else ","
 
 
-def _decimal(text: str, delimiter: str) -> str:
-    """',' when more fields look like 1,5 than like 1.5; only possible where the comma separates nothing."""
+def _decimal(text: str, delimiter: str, usual: str) -> str:
+    """',' when more fields look like 1,5 than like 1.5; only possible where the comma separates nothing. Fields such as 1,234
+    and 1.234 say nothing, because they may be thousands; where there are no others the mark is `usual`."""
     if delimiter == ",":
         return "."
     fields = [f.strip().strip('"') for line in text.splitlines()[1:200] for f in line.split(delimiter)]
-    commas, points = (sum(bool(re.fullmatch(rf"[+-]?\d+{mark}\d+", f)) for f in fields) for mark in (",", r"\."))
-    return "," if commas > points else "."
+    commas, points = (sum(map(_is_decimal(*marks), fields)) for marks in ((",", r"\."), (r"\.", ",")))
+    return usual if commas == points == 0 else "," if commas > points else "."
+
+
+def _is_decimal(mark: str, other: str) -> Callable[[str], bool]:
+    """Whether a field has this decimal mark beyond doubt: 1,5 and 0,125 and 1.234,5, but not 1,234."""
+    number = re.compile(rf"[+-]?(\d+|[1-9]\d{{0,2}}({other}\d{{3}})+){mark}\d+")
+    thousands = re.compile(rf"[+-]?[1-9]\d{{0,2}}({mark}\d{{3}})+")
+    return lambda field: bool(number.fullmatch(field)) and not thousands.fullmatch(field)

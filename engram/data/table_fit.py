@@ -19,9 +19,9 @@ HEAVY = 8.0  # standard deviations: a feature with a training value further out 
 def fit_spec(train: pd.DataFrame, columns: Sequence[Column], **target: Any) -> TableSpec:
     """A TableSpec whose every figure comes from the training rows; `target` gives the fields about the target."""
     kinds = {c.name: c.kind for c in columns}
-    day_first = tuple(c.name for c in columns if c.day_first)
+    day_first, loose = tuple(c.name for c in columns if c.day_first), tuple(c.name for c in columns if c.loose)
     features: dict[str, tuple[float, float, float, float, tuple[float, ...]]] = {}
-    for name, values in raw_features(train, kinds, day_first).items():
+    for name, values in raw_features(train, kinds, day_first, loose).items():
         known = values[~np.isnan(values)]
         if len(known) and (np.ptp(known) > 0 or name in kinds):  # a part of a date that never changes says nothing
             features[name] = _fit_feature(values, float(np.median(known)))
@@ -32,7 +32,7 @@ def fit_spec(train: pd.DataFrame, columns: Sequence[Column], **target: Any) -> T
     median, tail, mean, std, bins = zip(*features.values(), strict=True) if features else ((),) * 5
     return TableSpec(
         columns=dict(kinds), day_first=day_first, numeric=tuple(features), median=median, tail=tail, mean=mean, std=std,
-        bins=bins, categories=categories, **target,
+        bins=bins, categories=categories, loose=loose, **target,
     )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.core.spec import Spec
+from engram.data.checks import LARGEST
 from engram.data.columns import Cells, date_parts, dates, numbers, truths, words
+from engram.data.known import Known, are_numbers, known_words, target_words
 from engram.data.readers import read_chunks, read_frame
 
 _FARTHEST = 1e15  # standard deviations: beyond, float32 activations overflow
@@ -45,6 +47,8 @@ class TableSpec(Spec):
     class_counts: tuple[int, ...] = ()  # training rows of each class
     target_mean: float = 0.0
     target_std: float = 1.0
+    loose: tuple[str, ...] = ()  # number columns with words or infinities in training: these cells are missing
+    decimal: str = "."  # decimal mark of the training file, for files that leave it open
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -57,6 +61,15 @@ class TableSpec(Spec):
         numeric_classes = all(_is_number(name) for name in self.classes)
         return tuple(n for n, kind in self.columns.items() if kind != "number") + (() if numeric_classes else (self.target,))
 
+    @property
+    def known(self) -> Known:
+        """How files are read as in training."""
+        return Known(self.text_columns, self.target if "None" in self.classes else "", self.decimal)
+
+    def target_words(self, cells: Cells) -> Cells:
+        """The target's cells as words, NaN where missing as in training."""
+        return target_words(cells, self.problem == "regression" or are_numbers(self.classes))
+
     def encode(self, raw: Any) -> Batch:
         """{'numeric': float32 (B, F), 'categorical': int64 (B, C)} of a DataFrame, a dict (one row, or lists), a list of dicts,
         a Series (one row), a 2-D array or tensor with the columns in the order of training, or a path.
@@ -64,7 +77,7 @@ class TableSpec(Spec):
         Columns that training did not use are ignored. Raises DataError on missing columns and cells of the wrong kind.
         """
         frame = self.frame(raw)
-        made = raw_features(frame, self.columns, self.day_first)
+        made = raw_features(frame, self.columns, self.day_first, self.loose)
         numeric = np.empty((len(frame), len(self.numeric)))
         for i, name in enumerate(self.numeric):
             values = made[name]
@@ -77,14 +90,14 @@ class TableSpec(Spec):
         categorical = np.zeros((len(frame), len(self.categories)), dtype=np.int64)
         for i, (name, known) in enumerate(self.categories.items()):
             index = {word: k for k, word in enumerate(known, 1)}
-            categorical[:, i] = category_words(frame[name], self.columns[name]).map(index).fillna(0).to_numpy(np.int64)
+            categorical[:, i] = category_words(frame[name], self.columns[name], known).map(index).fillna(0).to_numpy(np.int64)
         return {"numeric": torch.from_numpy(numeric.astype(np.float32)), "categorical": torch.from_numpy(categorical)}
 
     def frame(self, raw: Any) -> pd.DataFrame:
         """Any input that `encode` takes as a DataFrame with at least the columns of training. Raises DataError."""
         names = list(self.columns)
         if isinstance(raw, (str, os.PathLike)):
-            raw = read_frame(raw, self.text_columns)[0]
+            raw = read_frame(raw, self.known)[0]
         elif isinstance(raw, Mapping):
             nested = any(isinstance(v, (list, tuple, np.ndarray, Tensor, pd.Series)) for v in raw.values())
             raw = pd.DataFrame(dict(raw)) if nested else pd.DataFrame([dict(raw)])
@@ -117,7 +130,7 @@ class TableSpec(Spec):
                 row = int(np.argmin(np.isfinite(array)))
                 raise DataError(f"row {row + 1}: the target {self.target!r} is {cells.iloc[row]!r}, not a number")
             return torch.from_numpy(((array - self.target_mean) / self.target_std).astype(np.float32))[:, None]
-        names = words(cells)
+        names = known_words(cells, self.classes)
         index: Cells = names.map({name: k for k, name in enumerate(self.classes)})
         if index.isna().any():
             word = str(names[index.isna()].iloc[0])
@@ -137,7 +150,7 @@ class TableSpec(Spec):
         """CSV, JSON lines or Parquet (a path, or '-' for CSV or JSON lines on standard input), or anything `encode` takes, as
         (row numbers from 1, DataFrame) of at most `rows` rows; files are never held whole. Raises DataError."""
         if isinstance(source, (str, os.PathLike)):
-            chunks = read_chunks(os.fspath(source), rows, self.text_columns)
+            chunks = read_chunks(os.fspath(source), rows, self.known)
         else:
             frame = self.frame(source)
             chunks = (frame.iloc[i : i + rows] for i in range(0, len(frame), rows))
@@ -156,7 +169,7 @@ class TableSpec(Spec):
                     "did you mean", "is it"
                 )
                 raise DataError(f"the data has no column {self.target!r} to compare with{near}")
-            there = words(frame[self.target]).notna().to_numpy()
+            there = self.target_words(frame[self.target]).notna().to_numpy()
             frame = frame if there.all() else frame[there]
             if len(frame):
                 yield self.encode(frame) | {"y": self.encode_target(frame[self.target])}
@@ -169,16 +182,20 @@ class TableSpec(Spec):
         }
 
 
-def raw_features(frame: pd.DataFrame, columns: Mapping[str, str], day_first: Sequence[str]) -> dict[str, np.ndarray]:
+def raw_features(
+    frame: pd.DataFrame, columns: Mapping[str, str], day_first: Sequence[str], loose: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Every numeric feature in the column's units, NaN where missing: numbers, parts of dates, and 'is missing' (0 or 1).
 
-    Raises DataError on a cell that is not a number or date.
+    Raises DataError on a cell that is not a number or date; in the columns `loose` words and infinities are missing.
     """
     made: dict[str, np.ndarray] = {}
     for name, kind in columns.items():
         cells: Cells = frame[name]
         if kind == "number":
             values, bad = numbers(cells)
+            if name in loose:
+                values, bad = np.where(np.abs(values) > LARGEST, np.nan, values), np.zeros_like(bad)
             parts = {name: values}
         elif kind == "date":
             moments = dates(cells, name in day_first)
@@ -194,9 +211,9 @@ def raw_features(frame: pd.DataFrame, columns: Mapping[str, str], day_first: Seq
     return made
 
 
-def category_words(cells: Cells, kind: str) -> Cells:
-    """The cells of a category or boolean column as the words that `categories` lists."""
-    return truths(cells) if kind == "boolean" else words(cells)
+def category_words(cells: Cells, kind: str, known: Sequence[str] = ()) -> Cells:
+    """The cells of a category or boolean column as the words that `categories` lists (`known`)."""
+    return truths(cells) if kind == "boolean" else known_words(cells, known)
 
 
 def squash(values: np.ndarray, median: float, tail: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import pandas as pd
 from engram.core.data import Note, Summary
 from engram.core.errors import DataError, did_you_mean
 from engram.data import checks
-from engram.data.columns import Column, find_columns, numbers, words
+from engram.data.columns import Column, find_columns, numbers
+from engram.data.known import Known, are_numbers
 from engram.data.memory import MemoryData
 from engram.data.split import check_fractions, duplicates_across, split_rows
 from engram.data.table_fit import fit_spec
 from engram.data.table_rows import Loaded, Source, frame_sha256, load_rows, row_hashes
-from engram.data.table_spec import TableSpec
-from engram.data.targets import TargetKind, choose_kind, choose_target, class_names
+from engram.data.table_spec import TableSpec, category_words
+from engram.data.targets import TargetKind, choose_kind, choose_target, class_names, clean_target, with_target
 
 __all__ = ["TableSpec", "table"]
 
@@ -46,9 +48,6 @@ def table(
     checks.check_allow(allow)
     check_fractions(fractions)
     main = load_rows(source)
-    own = {s: load_rows(given) for s, given in (("val", val), ("test", test)) if given is not None and not _is_empty(given)}
-    if main.test is not None and "test" not in own:
-        own["test"] = Loaded(f"{main.name} (test)", main.test, frame_sha256(main.test))
     names = list(main.frame.columns)
     target, notes = choose_target(names, target or main.target, main.name)
     notes = [*main.notes, *notes]
@@ -58,7 +57,7 @@ def table(
         if name not in names:
             known = [n for n in names if n != target]
             raise DataError(f"drop={name}: {main.name} has no such input column{did_you_mean(name, known)}")
-    frame = _with_target(main, target, notes)
+    frame = with_target(main, target, notes, True if kind == "regression" else None)
     notes += checks.check_size(len(frame), main.name, allow)
     columns, said = find_columns(frame.drop(columns=[target, *drop]))
     notes += said
@@ -67,24 +66,33 @@ def table(
             f"{main.name} has no usable input column beside {target!r}: {'; '.join(n.text for n in said) or 'add a column'}"
         )
     frame: Any  # pandas' own annotations would make every selection a Series or a DataFrame
-    frame, said = _clean(frame, columns, main.name, allow)
+    frame, said, loose = _clean(frame, columns, main.name, allow)
     notes += said
     problem, said = choose_kind(frame[target], kind)
-    frame = _clean_target(frame, target, problem, main.name)
+    frame = clean_target(frame, target, problem, main.name)
     notes += said + checks.check_leaks(frame[[c.name for c in columns]], frame[target], allow)
 
+    known = class_names(frame[target]) if problem == "classification" else ()
+    numeric = problem == "regression" or are_numbers(known)
+    text = [c.name for c in columns if c.kind != "number"] + [target] * (not numeric)
+    files = Known(tuple(text), target if "None" in known else "", main.layout.decimal)
+    given = {s: one for s, one in (("val", val), ("test", test)) if one is not None and not _is_empty(one)}
+    own = {split: load_rows(one, files) for split, one in given.items()}
+    if main.test is not None and "test" not in own:
+        own["test"] = Loaded(f"{main.name} (test)", main.test, frame_sha256(main.test))
     frames: dict[str, Any] = {}
     for split, loaded in own.items():
+        notes += [Note(note.level, f"{loaded.name}: {note.text}") for note in loaded.notes]
         if absent := [c.name for c in columns if c.name not in loaded.frame.columns]:
             raise DataError(f"{loaded.name} has no column {absent[0]!r}{did_you_mean(absent[0], loaded.frame.columns)}")
-        there = _with_target(loaded, target, notes)
+        there = with_target(loaded, target, notes, numeric)
         for column in columns:
             if column.kind == "number" and (bad := numbers(there[column.name])[1]).any():
                 text = f"column {column.name!r} of {loaded.name}: {bad.sum():,} cells are no numbers and are taken as missing"
                 notes.append(Note("warning", text))
-        frames[split], said = _clean(there, columns, loaded.name, allow)
-        notes += said
-        frames[split] = _clean_target(frames[split], target, problem, loaded.name)
+        frames[split], said, more = _clean(there, columns, loaded.name, allow)
+        notes, loose = notes + said, loose | more
+        frames[split] = clean_target(frames[split], target, problem, loaded.name, known)
     labels = frame[target] if problem == "classification" else None
     if labels is not None:
         for split in own:
@@ -96,7 +104,7 @@ def table(
     rows = {split: frame.index.to_numpy() + 1 for split, frame in frames.items()}  # numbers in the source
     frames = {split: frames[split].reset_index(drop=True) for split in ("train", "val", "test") if split in frames}
 
-    about: dict[str, Any] = {"target": target, "problem": problem}
+    about: dict[str, Any] = {"target": target, "problem": problem, "decimal": main.layout.decimal}
     if problem == "classification":
         counts = checks.check_classes(frames["train"][target], f"the target {target!r}")
         about["classes"] = class_names(pd.concat([f[target] for f in frames.values()]))
@@ -106,9 +114,8 @@ def table(
         y = frames["train"][target].to_numpy(np.float64)
         checks.check_varies(y, f"the target {target!r}")
         about |= {"target_mean": float(y.mean()), "target_std": float(y.std())}
-    spec = fit_spec(frames["train"], columns, **about)
-    used = [*spec.columns, target]
-    notes += duplicates_across({s: row_hashes(f[used]) for s, f in frames.items()}).notes(rows)
+    spec = fit_spec(frames["train"], [replace(c, loose=c.name in loose) for c in columns], **about)
+    notes += duplicates_across({s: row_hashes(_comparable(f, spec)) for s, f in frames.items()}).notes(rows)
     summary = _summary(main, frames, columns, spec, notes, [part.sha256 for part in own.values()])
     splits = {s: spec.encode(f) | {"y": spec.encode_target(f[target])} for s, f in frames.items()}
     return MemoryData(spec, summary, splits, batch=batch, seed=seed, raw=lambda split, rows: _row_dicts(frames[split], rows))
@@ -118,44 +125,28 @@ def _is_empty(source: Source) -> bool:
     return isinstance(source, str) and not source
 
 
-def _with_target(loaded: Loaded, target: str, notes: list[Note]) -> Any:
-    """The rows that have a target; how many have not is said in `notes`."""
-    frame = loaded.frame
-    if target not in frame.columns:
-        raise DataError(f"{loaded.name} has no column {target!r}{did_you_mean(target, frame.columns)}")
-    there = words(frame[target]).notna().to_numpy()
-    if not there.any():
-        raise DataError(f"the target {target!r} is empty in every row of {loaded.name}")
-    if not there.all():
-        notes.append(Note("warning", f"{loaded.name}: {(~there).sum():,} rows without a target ({target!r}) are left out"))
-    return frame[there]
-
-
-def _clean(frame: pd.DataFrame, columns: Sequence[Column], where: str, allow: Sequence[str]) -> tuple[pd.DataFrame, list[Note]]:
-    """Number columns as float64, with NaN for words among them; infinite numbers stop here."""
+def _clean(
+    frame: pd.DataFrame, columns: Sequence[Column], where: str, allow: Sequence[str]
+) -> tuple[pd.DataFrame, list[Note], set[str]]:
+    """Number columns as float64, with NaN for words among them, what is to be said, and the columns that held words or
+    infinite numbers. Raises DataError on infinite numbers unless they are allowed."""
     notes: list[Note] = []
-    made = {}
+    made, loose = {}, set()
     for column in columns:
         if column.kind == "number":
-            values = numbers(frame[column.name])[0]
+            values, bad = numbers(frame[column.name])
             notes += checks.check_finite(values, f"column {column.name!r} of {where}", allow, frame.index)
-            made[column.name] = np.where(np.abs(values) > checks.LARGEST, np.nan, values)
-    return frame.assign(**made), notes
+            infinite = np.abs(values) > checks.LARGEST
+            made[column.name] = np.where(infinite, np.nan, values)
+            if bad.any() or infinite.any():
+                loose.add(column.name)
+    return frame.assign(**made), notes, loose
 
 
-def _clean_target(frame: pd.DataFrame, target: str, kind: str, where: str) -> Any:
-    """The target as class names or finite float64."""
-    if kind == "classification":
-        return frame.assign(**{target: words(frame[target])})
-    values, bad = numbers(frame[target])
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(
-            f"data row {frame.index[row] + 1} of {where}: the target {target!r} is {frame[target].iloc[row]!r}, not a number"
-        )
-    checks.check_finite(values, f"the target {target!r} of {where}", (), frame.index)
-    there = ~np.isnan(values)
-    return frame.assign(**{target: values})[there]
+def _comparable(frame: Any, spec: TableSpec) -> Any:
+    """The columns in use, spelt the same in files that were read with other types."""
+    spelt = {name: category_words(frame[name], spec.columns[name], known) for name, known in spec.categories.items()}
+    return frame.assign(**spelt)[[*spec.columns, spec.target]]
 
 
 def _row_dicts(frame: pd.DataFrame, rows: list[int]) -> list[dict[str, Any]]:
