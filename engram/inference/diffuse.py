@@ -16,7 +16,7 @@ from engram.core.errors import ConfigError, did_you_mean
 from engram.core.predictor import Field, Figure, Scores, View
 from engram.core.spec import Spec
 from engram.inference.guidance import guided
-from engram.inference.pictures import Ask, Drawn, Pictures
+from engram.inference.pictures import Ask, Drawn, Pictures, frames
 from engram.inference.samplers import SAMPLERS, Known, sample, start
 from engram.nn.diffusion_bound import bound
 from engram.nn.noise import RowNoise, row_normal
@@ -131,12 +131,13 @@ class Diffuser(Pictures):
             known = Known(image, ask.mask.to(self.device)[None, None], REPEATS)
         times = self._times(max(1, round(ask.steps * ask.strength)), ask.sampler or self.sampler, ask.strength)
         steps, guesses = [], []
+        kept = set(frames(len(times) - 1)) if ask.keep_steps else set()
         for taken in sample(self.schedule, self._guess(condition, ask.guidance), x, times, ask.sampler or self.sampler,
                             noise=noise, known=known):  # fmt: skip
             x = taken.x
-            if ask.keep_steps:
-                steps.append(self._scaled(x, taken.t))
-                guesses.append(taken.guess)
+            if taken.number in kept:
+                steps.append(self.to_uint8(self._scaled(x, taken.t)))
+                guesses.append(self.to_uint8(taken.guess))
         return Drawn(x if self.limits is None else x.clamp(*self.limits), steps, guesses)
 
     def _times(self, steps: int, sampler: str, start: float) -> Tensor:
@@ -221,11 +222,11 @@ class Diffuser(Pictures):
     def views(self, batches: Callable[[], Iterable[Batch]]) -> Iterator[View]:
         """The denoising film, the same noise for every class, and the error at each level of noise."""
         drawn = self.draw(self.checked(Ask(keep_steps=True)), RowNoise(0, 0, 4, self.device), 4)
-        at = torch.linspace(0, len(drawn.steps) - 1, min(FILM, len(drawn.steps))).round().long().tolist()
+        at = frames(len(drawn.steps), FILM)
         film = torch.stack([f for n in at for f in (drawn.steps[n], drawn.guesses[n])])  # (2 F, 4, C, H, W)
         film = film.unflatten(0, (len(at), 2)).permute(2, 1, 0, 3, 4, 5).flatten(0, 2)
         title = "Noise becomes a picture: each second row is the clean picture expected at that step"
-        yield View("denoising-film", title, "pictures", {"columns": len(at), "captions": []}, self.to_uint8(film))
+        yield View("denoising-film", title, "pictures", {"columns": len(at), "captions": []}, film)
         if self.classes:
             yield self._by_class()
         batch = next(iter(batches()), None)

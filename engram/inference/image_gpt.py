@@ -16,7 +16,7 @@ from engram.core.batch import rows as count_rows
 from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Scores, View
 from engram.inference.latents import reconstructions
-from engram.inference.pictures import Ask, Drawn, Pictures, to_uint8
+from engram.inference.pictures import Ask, Drawn, Pictures, frames, to_uint8
 from engram.nn.codebook import perplexity
 from engram.nn.draw_codes import code_logits, draw_codes, sequence
 from engram.nn.noise import RowNoise
@@ -97,10 +97,10 @@ class ImageGPT(Pictures):
         )  # fmt: skip
         steps: list[Tensor] = []
         if ask.keep_steps:  # codes that are still to come are shown as the most common one of those there are
-            for line in range(1, self.grid[0] + 1):
-                done = ids[:, : line * self.grid[1]]
+            for line in frames(self.grid[0]):
+                done = ids[:, : (line + 1) * self.grid[1]]
                 rest = done.mode(1, keepdim=True).values.expand(-1, self.places - done.shape[1])
-                steps.append(self._pictures(torch.cat([done, rest], 1)))
+                steps.append(self.to_uint8(self._pictures(torch.cat([done, rest], 1))))
         return Drawn(self._pictures(ids), steps)
 
     def encode(self, x: Tensor) -> Tensor:

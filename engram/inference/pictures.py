@@ -17,6 +17,7 @@ from engram.nn.noise import RowNoise
 
 Verb = Literal["sample", "encode", "reconstruct", "denoise"]
 MOST = 1_000_000  # pictures in one call
+FRAMES = 100  # steps that a film keeps: a thousand would fill gigabytes and last minutes
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One chunk, as the network reads pictures: float (B, C, H, W)."""
+    """One chunk, as the network reads pictures: float (B, C, H, W). The film of it is uint8 (B, C, H, W) on the CPU."""
 
     x: Tensor
-    steps: list[Tensor] = field(default_factory=list)  # what there was after each step
-    guesses: list[Tensor] = field(default_factory=list)  # the clean picture that was expected at each step
+    steps: list[Tensor] = field(default_factory=list)  # what there was after the steps that `frames` names
+    guesses: list[Tensor] = field(default_factory=list)  # the clean picture that was expected at each of them
     attention: Tensor | None = None
 
 
@@ -54,7 +55,7 @@ class Sampled:
     first: int  # the number of its first picture
     arrays: Any  # numpy uint8 (B, H, W, C)
     images: list[Any]  # PIL.Image
-    steps: list[Any] = field(default_factory=list)  # arrays, one per denoising step
+    steps: list[Any] = field(default_factory=list)  # arrays, one per frame of the film, which the first chunk alone has
     guesses: list[Any] = field(default_factory=list)
 
 
@@ -124,7 +125,8 @@ class Pictures(Predictor, ABC):
             with torch.no_grad():
                 drawn = self.draw(ask, RowNoise(seed, first, rows, self.device), rows)
             arrays = self.arrays(drawn.x)
-            films = [[self.arrays(x) for x in film] for film in (drawn.steps, drawn.guesses)]
+            films = [[x.permute(0, 2, 3, 1).contiguous().numpy() for x in film] for film in (drawn.steps, drawn.guesses)]
+            ask = dataclasses.replace(ask, keep_steps=False)
             yield Sampled(first, arrays, [self.spec.picture(x) for x in drawn.x], *films)  # type: ignore[attr-defined]
 
     def arrays(self, x: Tensor) -> Any:
@@ -138,6 +140,11 @@ class Pictures(Predictor, ABC):
     @abstractmethod
     def __call__(self, *, images: Any) -> dict[str, list[Any]]:
         """One number per picture, under the names in `gives`."""
+
+
+def frames(steps: int, most: int = FRAMES) -> list[int]:
+    """Which of so many steps a film shows: all of them, or `most` spread evenly, the first and the last among them."""
+    return torch.linspace(0, steps - 1, min(most, steps)).round().long().tolist()
 
 
 def to_uint8(x: Tensor, spec: Any) -> Tensor:

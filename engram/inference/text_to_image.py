@@ -18,7 +18,7 @@ from engram.core.batch import Batch
 from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Scores, View
 from engram.inference.guidance import guided
-from engram.inference.pictures import Ask, Drawn, Pictures
+from engram.inference.pictures import Ask, Drawn, Pictures, frames
 from engram.inference.samplers import SAMPLERS, Known, sample, start
 from engram.inference.word_maps import Looks, word_views
 from engram.nn.noise import RowNoise
@@ -94,7 +94,7 @@ class TextToImage(Pictures):
         return dataclasses.replace(ask, guidance=guidance, steps=steps, sampler=sampler, strength=strength)
 
     def draw(self, ask: Ask, noise: RowNoise, rows: int) -> Drawn:
-        """See Pictures.draw. With keep_steps, every step's code and expected clean code are decoded."""
+        """See Pictures.draw. With keep_steps, codes on the way and the clean ones expected there are decoded."""
         return self.draw_each(self._condition([ask.prompt or ""]).expand(rows, -1, -1), ask, noise)
 
     def draw_each(self, condition: Tensor, ask: Ask, noise: RowNoise) -> Drawn:
@@ -109,11 +109,12 @@ class TextToImage(Pictures):
         times = self.schedule.times(max(1, round(first * (ask.steps or self.steps))), start=first)
         steps: list[Tensor] = []
         guesses: list[Tensor] = []
+        kept = set(frames(len(times) - 1)) if ask.keep_steps else set()
         for step in sample(self.schedule, guess, z, times, ask.sampler or self.sampler, noise=noise, known=known):
             z = step.x
-            if ask.keep_steps:
-                steps.append(self.codec.pictures(step.x).float())
-                guesses.append(self.codec.pictures(step.guess).float())
+            if step.number in kept:
+                steps.append(self.to_uint8(self.codec.pictures(step.x)))
+                guesses.append(self.to_uint8(self.codec.pictures(step.guess)))
         return Drawn(self._kept(self.codec.pictures(z).float(), ask), steps, guesses)
 
     # ----------------------------------------------------------------------------------------------------- given pictures
@@ -190,11 +191,11 @@ class TextToImage(Pictures):
 
     def _film(self, caption: str, condition: Tensor, ask: Ask) -> View:
         drawn = self.draw_each(condition, ask, RowNoise(0, 0, 1, self.device))
-        at = torch.linspace(0, len(drawn.steps) - 1, min(FILM, len(drawn.steps))).round().long().tolist()
+        at, number = frames(len(drawn.steps), FILM), frames(ask.steps or self.steps)
         pictures = torch.cat([*(drawn.steps[i] for i in at), *(drawn.guesses[i] for i in at)])
-        names = [f"after step {i + 1}" for i in at] + ["expected"] * len(at)
+        names = [f"after step {number[i] + 1}" for i in at] + ["expected"] * len(at)
         title = f"The denoising of {caption!r}: what there is, decoded, and the clean picture that is expected"
-        return View("denoising", title, "pictures", {"columns": len(at), "captions": names}, self.to_uint8(pictures))
+        return View("denoising", title, "pictures", {"columns": len(at), "captions": names}, pictures)
 
     # ------------------------------------------------------------------------------------------------------------- helpers
 

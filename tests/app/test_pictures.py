@@ -38,7 +38,7 @@ class Flat(Pictures):
 
     def draw(self, ask: Ask, noise: RowNoise, rows: int) -> Drawn:
         x = noise.uniform(self.spec.channels, 1, 1).mul(2).sub(1).expand(-1, -1, self.spec.height, self.spec.width)  # type: ignore[attr-defined]
-        film = [x * 0, x] if ask.keep_steps else []
+        film = [self.to_uint8(f) for f in (x * 0, x)] if ask.keep_steps else []
         return Drawn(x, film, film[::-1])
 
     def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

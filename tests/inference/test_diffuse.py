@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engram.core.errors import ConfigError
 from engram.data.image_spec import ImageSpec
 from engram.inference.diffuse import Diffuser
-from engram.inference.pictures import Ask
+from engram.inference.pictures import Ask, frames
 from engram.inference.samplers import SAMPLERS
 from engram.models.unet import UNet
 from engram.nn.noise import RowNoise
@@ -134,9 +134,24 @@ def test_film_ends_in_the_picture() -> None:
     net = random_net()
     drawn = net.draw(net.checked(Ask(keep_steps=True)), RowNoise(0, 0, 2), 2)
     assert len(drawn.steps) == len(drawn.guesses) == 4
-    torch.testing.assert_close(drawn.steps[-1], drawn.x)
-    assert all(g.abs().max() <= 1 for g in drawn.guesses)
+    assert torch.equal(drawn.steps[-1], net.to_uint8(drawn.x))
+    assert not torch.equal(drawn.guesses[0], drawn.guesses[-1])
     assert not net.draw(net.checked(Ask()), RowNoise(0, 0, 2), 2).steps
+
+
+def test_a_film_is_small() -> None:
+    """At most a hundred steps, as bytes, of the first chunk; the last step among them, and all where they are few."""
+    net = best()
+    (long, rest) = net.sample(5, chunk=3, steps=250, label="dog", keep_steps=True)
+    assert len(long.steps) == len(long.guesses) == 100
+    assert {f.dtype for f in (*long.steps, *long.guesses)} == {long.arrays.dtype}
+    assert (long.steps[-1] == long.arrays).all()
+    assert not rest.steps
+    assert not rest.guesses
+    assert frames(1) == [0]
+    assert frames(100) == [*range(100)]
+    assert frames(2000)[::99] == [0, 1999]
+    assert all(len(set(frames(n))) == min(n, 100) for n in range(1, 400))
 
 
 @pytest.mark.parametrize(
