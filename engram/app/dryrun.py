@@ -51,6 +51,7 @@ def dry_run(recipe: Any = "cnn", knobs: dict[str, Any] | None = None) -> dict[st
         "data": {
             "title": summary.title,
             "rows": summary.rows,
+            "facts": summary.facts,
             "notes": [{"level": note.level, "text": note.text} for note in summary.notes],
         },
         "parameters": job.parameters,

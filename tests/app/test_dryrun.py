@@ -67,6 +67,23 @@ def test_data_picks_the_network_and_the_reason_is_said():
         assert note["text"] in text
 
 
+def test_the_columns_of_a_table_are_listed(folder: Path):
+    lines = ["age;flat;" + ";".join(f"c{i}" for i in range(45)) + ";y"]
+    for row in range(40):
+        cells = [f"{(row * 7 + i) % 11}" for i in range(45)]
+        lines.append(";".join([str(row) if row % 4 else "", "ab"[row % 3 > 0], *cells, ["no", "yes"][row % 2]]))
+    (folder / "x.csv").write_text("\n".join(lines) + "\n")
+    found = dry_run("mlp", {"data": "x.csv", "target": "y", "hidden": "8", "epochs": "1", "threads": "1"})
+    json.dumps(found, allow_nan=False)
+    assert found["data"]["facts"]["columns"][0] == {"name": "age", "kind": "number", "missing": 10, "distinct": 30}
+    text = in_words(found)
+    assert "format    CSV in utf-8, separated by semicolon\n" in text
+    assert "column    age   number    10 missing, 30 different\n" in text
+    assert "column    flat  category  none missing, 2 different\n" in text
+    assert text.count("\ncolumn ") == 40
+    assert "and 7 more columns\n" in text
+
+
 def test_a_rate_that_diverges_at_once_is_said():
     with pytest.raises(Diverged, match=r"lower optim\.lr"):
         dry_run("iris", {"optim.name": "sgd", "optim.lr": "1e38", "clip": "0", "threads": "1"})

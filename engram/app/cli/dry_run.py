@@ -6,6 +6,8 @@ from typing import Any
 
 from engram.app.cli.output import typed
 
+_MOST_COLUMNS = 40  # of a table; more are counted
+
 
 def in_words(found: dict[str, Any]) -> str:
     """The same for people: a few aligned lines, the layers, then every knob ('*' marks those that differ from the default)."""
@@ -14,7 +16,7 @@ def in_words(found: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if name != "total" and size)
     split = ", ".join(f"{name} {count:,}" for name, count in data["rows"].items())
     lines = [f"picked    {line}" for line in found["why"]]
-    lines += [f"data      {data['title']}", f"rows      {split}"]
+    lines += [f"data      {data['title']}", f"rows      {split}", *_table(data["facts"])]
     lines += [f"{note['level']:<9} {note['text']}" for note in data["notes"]]
     lines += [
         f"network   {found['recipe']}, {found['parameters']:,} parameters",
@@ -32,6 +34,20 @@ def in_words(found: dict[str, Any]) -> str:
     lines += ["", "KNOBS"]
     lines += [f"{'*' if key in found['changed'] else ' '} {key}={typed(value)}" for key, value in found["knobs"].items()]
     return "\n".join(lines)
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    """How a table is written, and one line per input column; nothing for other data."""
+    lines = [f"format    {facts['format']}"] if facts.get("format") else []
+    columns = [column for column in facts.get("columns", ()) if isinstance(column, dict)]
+    shown = columns[:_MOST_COLUMNS]
+    width = max((len(column["name"]) for column in shown), default=0)
+    for column in shown:
+        missing = f"{column['missing']:,} missing" if column["missing"] else "none missing"
+        lines.append(f"column    {column['name']:<{width}}  {column['kind']:<8}  {missing}, {column['distinct']:,} different")
+    if more := len(columns) - len(shown):
+        lines.append(f"          and {more:,} more columns")
+    return lines
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
