@@ -54,6 +54,17 @@ def mixed(rows: int = 80) -> tuple[pd.DataFrame, np.ndarray]:
     return frame, np.where(colour == "red", "warm", "cold")
 
 
+def test_a_few_words_in_a_column_of_numbers_are_missing_cells():
+    rng = np.random.default_rng(0)
+    cells = [str(x) for x in rng.normal(size=100).round(3)]
+    cells[3], cells[50] = "broken", "oops"
+    frame = pd.DataFrame({"x": cells, "z": rng.normal(size=100)})
+    with pytest.warns(UserWarning, match=r"2 of 100 cells are no numbers \('broken', 'oops'\) and are taken as missing"):
+        fitted = Classifier(epochs=1, random_state=0).fit(frame, np.arange(100) % 2)
+    frame.loc[[3, 50], "x"] = None
+    assert np.array_equal(fitted.predict_proba(frame[3:4]), fitted.predict_proba(frame[3:4].assign(x="broken")))
+
+
 def test_pipeline_search_and_cross_validation():
     X, y = blobs()
     pipe = make_pipeline(StandardScaler(), Classifier(epochs=10, random_state=0))
