@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -24,6 +25,8 @@ from engram.core.recipe import Recipe
 from engram.core.spec import Spec
 from engram.core.task import Task
 from engram.data.decode import ORIENTATION, header
+from engram.data.image_spec import ImageSpec
+from engram.data.readable import left_out
 from engram.inference.pictures import Pictures, Sampled
 
 
@@ -112,13 +115,32 @@ class Run:
         return self.predictor(**inputs)
 
     def stream(self, source: Any, rows: int = 256) -> Iterator[dict[str, Any]]:
-        """One dict per row of a file, folder or '-' (standard input), read and predicted `rows` at a time."""
+        """One dict per row of a file, folder or '-' (standard input), read and predicted `rows` at a time.
+
+        A picture that cannot be read gives {"input", "unreadable": why}. Raises DataError, at the end, when most cannot.
+        """
         takes = next(iter(self.predictor.takes))
+        total, lost = 0, []
         for names, chunk in self.spec.read(source, rows):
-            out = self.predictor(**{takes: chunk})
+            bad: dict[int, str] = {}
+            try:
+                out = self.predictor(**{takes: chunk})
+            except DataError:
+                bad = self.spec.unreadable(chunk) if isinstance(self.spec, ImageSpec) else {}
+                if not bad:
+                    raise
+                good = [raw for place, raw in enumerate(chunk) if place not in bad]
+                out = self.predictor(**{takes: good}) if good else {}
             assert isinstance(out, dict)
-            for number, name in enumerate(names):
-                yield {"input": name} | {key: values[number] for key, values in out.items()}
+            answers = itertools.count()
+            for place, name in enumerate(names):
+                if place in bad:
+                    yield {"input": name, "unreadable": bad[place]}
+                else:
+                    number = next(answers)
+                    yield {"input": name} | {key: values[number] for key, values in out.items()}
+            total, lost = total + len(names), lost + list(bad.values())
+        left_out(lost, total)
 
     def sample(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor
 from engram.core.batch import Batch
 from engram.core.errors import DataError, did_you_mean
 from engram.data.image_spec import ImageSpec
+from engram.data.readable import readable
 from engram.data.vocabulary import Vocabulary
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
@@ -76,10 +77,11 @@ class CaptionSpec(ImageSpec):
         return {"x": x, "tokens": tokens, "lengths": torch.ones(batch, dtype=torch.int64)}
 
     def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
-        """Captioned pictures of a folder or a caption file (data/captioned.py) as encoded batches. Raises DataError."""
-        for chunk in self.answered(source, rows):
-            pictures = super().encode([row["image"] for row in chunk])
-            yield pictures | self.encode_captions([row["caption"] for row in chunk])
+        """Captioned pictures of a folder or a caption file (data/captioned.py) as encoded batches; those that cannot be read
+        are left out with a warning. Raises DataError, also when most cannot be read."""
+        chunks = ([(row["image"], row["caption"]) for row in chunk] for chunk in self.answered(source, rows))
+        for x, said in readable(self._frames, chunks):
+            yield {"x": self.normalise(x), **self.encode_captions(said)}
 
     def answered(self, source: Any, rows: int = 256) -> Iterator[list[Any]]:
         """Rows {"image": path, "caption": text} of a folder or a caption file. Raises DataError."""

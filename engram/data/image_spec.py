@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from engram.core.spec import Spec
 from engram.data.decode import decode
 from engram.data.folders import find_images, list_folder
 from engram.data.pixels import Crop, Shape, fit_array, to_uint8
+from engram.data.readable import readable, sift
 
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"RIFF", b"II*\0", b"MM\0*")
 
@@ -97,11 +98,12 @@ class ImageSpec(Spec):
     def labelled(self, source: Any, rows: int = 256) -> Iterator[Batch]:
         """A folder per class (of one with splits the test folder, or else val) as batches with "y" int64 (B,).
 
-        Raises DataError when a folder is no class of the run, and on files that cannot be read.
+        Files that cannot be read are left out with a warning that counts them. Raises DataError when a folder is no class of
+        the run, and when most files cannot be read.
         """
         if not self.classes:  # a run without classes measures any pictures
-            for _, chunk in self.read(source, rows):
-                yield self.encode(chunk)
+            for x, _ in readable(self._frames, ([(raw, None) for raw in chunk] for _, chunk in self.read(source, rows))):
+                yield {"x": self.normalise(x)}
             return
         listing = list_folder(source)
         split = next(s for s in ("test", "val", "", "train") if listing.files.get(s))
@@ -112,9 +114,13 @@ class ImageSpec(Spec):
                     f"{listing.root} has the class folder {name!r}, which the run does not know"
                     f"{did_you_mean(name, self.classes)}; it knows {', '.join(self.classes[:10])}"
                 )
-        files, labels = listing.files[split], [number[name] for name in listing.labels[split]]
-        for start in range(0, len(files), rows):
-            yield self.encode(files[start : start + rows]) | {"y": torch.tensor(labels[start : start + rows])}
+        pairs = [(file, number[name]) for file, name in zip(listing.files[split], listing.labels[split], strict=True)]
+        for x, labels in readable(self._frames, (pairs[start : start + rows] for start in range(0, len(pairs), rows))):
+            yield {"x": self.normalise(x), "y": torch.tensor(labels)}
+
+    def unreadable(self, raws: Sequence[Any]) -> dict[int, str]:
+        """{place: why} of those of some images that cannot be read."""
+        return sift(self._frames, raws)[2]
 
     def example(self, batch: int = 2) -> Batch:
         """Zeros: the mean image."""

@@ -289,6 +289,36 @@ def test_predict_one_image(engram: Engram, run: Path, monkeypatch: pytest.Monkey
     assert float(probability) == pytest.approx(float(row["probability"]), abs=1e-5)
 
 
+def test_predict_and_eval_answer_the_pictures_that_can_be_read(engram: Engram, run: Path):
+    image = Path(picture())
+    for name in ("3/a.png", "3/b.png", "3/c.png", "7/a.png", "7/b.png"):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("photos", name).write_bytes(b"" if name == "3/b.png" else image.read_bytes())
+    Path("photos/7/b.png").unlink()
+    Path("photos/7/b.png").symlink_to("nowhere.png")
+    whole = engram("predict", str(run), "photos")
+    assert whole.code == 0, whole.err
+    assert [row["input"] for row in csv.DictReader(io.StringIO(whole.out))] == ["3/a.png", "3/c.png", "7/a.png"]
+    assert "3/b.png is empty" in whole.err
+    assert "2 of 5 images cannot be read" in whole.err.splitlines()[-1]
+    assert len(engram("predict", str(run), "photos", "--rows", "1").out.splitlines()) == 4
+    lines = [json.loads(line) for line in engram("predict", str(run), "photos", "--json").out.splitlines()]
+    assert [line["input"] for line in lines if "unreadable" in line] == ["3/b.png", "7/b.png"]
+    assert all(("label" in line) != ("unreadable" in line) for line in lines)
+    measured = engram("eval", str(run), "photos", "--json")
+    assert (measured.code, json.loads(measured.out)["rows"]) == (0, 3)
+    assert measured.err.count("2 of 5 images cannot be read and are left out") == 1
+    Path("photos/3/a.png").write_bytes(b"")
+    for words in (["predict", str(run), "photos", "--out", "out.csv"], ["eval", str(run), "photos"]):
+        most = engram(*words)
+        assert most.code == 3
+        assert "3 of 5 images cannot be read; the first" in most.err
+    assert not Path("out.csv").exists()
+    one = engram("predict", str(run), "photos/3/a.png")
+    assert (one.code, one.out) == (3, "")
+    assert one.err.splitlines() == ["engram: error: photos/3/a.png is empty (0 bytes); delete it or get it again"]
+
+
 def test_predict_json_lines(engram: Engram, run: Path):
     done = engram("predict", str(run), picture(), "--json")
     (line,) = done.out.splitlines()
@@ -325,6 +355,17 @@ def test_predict_a_table_from_standard_input(engram: Engram, table: Path, monkey
     assert engram("predict", str(table), "new.csv", "--out", "labels.csv").out == ""
     assert Path("labels.csv").read_text() == from_file
     assert [p.name for p in Path().iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_predict_answers_the_json_lines_above_a_bad_one(engram: Engram, table: Path):
+    names = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+    row = json.dumps(dict.fromkeys(names, 2.5))
+    for bad, said in (("{", "line 4 of t.jsonl is not JSON"), ("7", "line 4 of t.jsonl is not a JSON object")):
+        Path("t.jsonl").write_text(f"{row}\n{row}\n{row}\n{bad}\n{row}\n")
+        done = engram("predict", str(table), "t.jsonl")
+        assert done.code == 3
+        assert said in done.err
+        assert len(done.out.splitlines()) == 4  # names and three rows
 
 
 def test_predict_leaves_no_half_written_file(engram: Engram, table: Path):

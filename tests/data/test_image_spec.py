@@ -6,6 +6,7 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,26 @@ def test_read_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for bad in (b"", b"\n", b"abc\0def\n"):
         with pytest.raises(DataError, match="standard input"):
             given(bad)
+
+
+def test_labelled_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        png(tmp_path / name, noise(4, 4, 3, seed=len(name) + int(name[4])))
+    s = spec()
+    for bad in ("cat/0.png", "dog/1.png"):
+        (tmp_path / bad).write_bytes(b"")
+    for known in (s, replace(s, classes=())):
+        with pytest.warns(UserWarning, match=r"2 of 5 images cannot be read and are left out; the first: .*0\.png is empty"):
+            batches = list(known.labelled(tmp_path, rows=1))
+        good = [tmp_path / name for name in ("cat/1.png", "dog/0.png", "dog/2.png")]
+        assert torch.equal(torch.cat([b["x"] for b in batches]), s.encode(good)["x"])
+    with pytest.warns(UserWarning, match="2 of 5"):
+        assert [b["y"].tolist() for b in s.labelled(tmp_path, rows=3)] == [[0, 1], [1]]
+    (tmp_path / "dog/0.png").unlink()
+    (tmp_path / "dog/0.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match="3 of 5 images cannot be read; the first"):
+        list(s.labelled(tmp_path))
 
 
 def test_labelled_reads_class_folders(tmp_path: Path) -> None:

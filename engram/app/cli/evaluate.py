@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,9 @@ def command(
     elif composition:
         result = _composition(found, n=480 if n is None else n, seed=seed, chunk=chunk, **given)
     else:
-        result = found.evaluate(path)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(f"warning  {message}")
+            result = found.evaluate(path)
     if as_json:
         emit_json(result)
     elif fidelity:

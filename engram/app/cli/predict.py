@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 
 from engram.app.cli.options import recipe_class, recipe_option, run_argument
-from engram.app.cli.output import is_terminal, json_line, plain
+from engram.app.cli.output import is_terminal, json_line, plain, say
 from engram.core.errors import DataError
 
 Row = dict[str, Any]
@@ -33,7 +33,8 @@ def command(run: str, source: str, as_json: bool, rows: int, out: str | None, re
 
     FILE is an image, a folder of images, a table, a file of texts, a text itself in quotation marks, or - for standard input.
     Prints CSV (input,label,probability,p(class)... or
-    input,value), and at a terminal one readable line for a single input.
+    input,value), and at a terminal one readable line for a single input. Images of a folder that cannot be read are named on
+    stderr, with --json as {"input", "unreadable"}; it fails when most cannot be read.
     """
     from engram.app.run import load
 
@@ -41,7 +42,7 @@ def command(run: str, source: str, as_json: bool, rows: int, out: str | None, re
     first = list(itertools.islice(stream, 2))
     if not first:
         raise DataError(f"{'standard input' if source == '-' else source} holds nothing to predict")
-    found = itertools.chain(first, stream)
+    found = _told(itertools.chain(first, stream), as_json)
     with _target(out) as file:
         if as_json:
             _write_json(found, file, rows)
@@ -51,9 +52,24 @@ def command(run: str, source: str, as_json: bool, rows: int, out: str | None, re
             _write_csv(found, file, rows)
 
 
+def _told(rows: Iterable[Row], keep: bool) -> Iterator[Row]:
+    """The rows. Pictures that cannot be read are counted on stderr at the end; where they are not kept each is said there."""
+    total = lost = 0
+    for row in rows:
+        total += 1
+        if "unreadable" in row:
+            lost += 1
+            if not keep:
+                say(f"warning  {row['unreadable']}")
+                continue
+        yield row
+    if lost:
+        say(f"warning  {lost:,} of {total:,} images cannot be read and have no prediction")
+
+
 @contextmanager
 def _target(out: str | None) -> Iterator[IO[str]]:
-    """stdout, or a file that is there only when every row is."""
+    """stdout, or a file that is there only when the input was read to its end."""
     if out is None:
         yield sys.stdout
         return
