@@ -19,7 +19,7 @@ from engram.core.errors import ConfigError
 from engram.core.predictor import Field, Figure, Scores, View
 from engram.inference.guidance import guided
 from engram.inference.pictures import Ask, Drawn, Pictures, frames
-from engram.inference.samplers import SAMPLERS, Known, sample, start
+from engram.inference.samplers import SAMPLERS, Known, sample, spacing, start
 from engram.inference.word_maps import Looks, word_views
 from engram.nn.noise import RowNoise
 from engram.nn.psnr import squared_error
@@ -106,11 +106,13 @@ class TextToImage(Pictures):
         known = None if given is None or ask.mask is None else Known(given, self._places(ask.mask))
         first = strength if given is not None else 1.0
         z = start(self.schedule, noise.normal(*self.shape), given if first < 1 else None, first)
-        times = self.schedule.times(max(1, round(first * (ask.steps or self.steps))), start=first)
+        sampler = ask.sampler or self.sampler
+        spread = spacing(self.schedule, sampler) if self.schedule.kind == "edm" else "time"  # codes of runs were drawn so
+        times = self.schedule.times(max(1, round(first * (ask.steps or self.steps))), spread, first)
         steps: list[Tensor] = []
         guesses: list[Tensor] = []
         kept = set(frames(len(times) - 1)) if ask.keep_steps else set()
-        for step in sample(self.schedule, guess, z, times, ask.sampler or self.sampler, noise=noise, known=known):
+        for step in sample(self.schedule, guess, z, times, sampler, noise=noise, known=known):
             z = step.x
             if step.number in kept:
                 steps.append(self.to_uint8(self.codec.pictures(step.x)))

@@ -16,7 +16,9 @@ Every prediction is a sum p x0 + q noise (`mix`), so one pair of formulas turns 
 
 Differs: `velocity` is taken of the pair scaled to unit variance for data of standard deviation `spread`. For alpha^2 + sigma^2
 = 1 and spread 1 it is that of Salimans & Ho; for edm with spread 0.5 the network sees and predicts exactly what the
-preconditioning of Karras et al. (Table 1) gives it, up to the sign, with their loss weight as a plain squared error.
+preconditioning of Karras et al. (Table 1) gives it, up to the sign, with their loss weight as a plain squared error. Their
+noise levels are for that spread too: with another one, log sigma in training and the last sigma of their grid move with it, so
+that noise is as strong beside the data as theirs. Sigma at t = 1 stays 80, because a time means one sigma to a trained network.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ PREDICTIONS = ("noise", "velocity", "x0", "flow")
 BETA_FIRST, BETA_LAST = 0.1, 20.0  # 1000 times the betas of Ho et al.
 OFFSET, END = 0.008, 0.9946  # cosine
 SIGMA_MOST, RHO = 80.0, 7.0  # edm
-LOG_NORMAL = (-1.2, 1.2)  # mean and deviation of log sigma in training, edm
+LOG_NORMAL, SPREAD = (-1.2, 1.2), 0.5  # mean and deviation of log sigma in training, edm, for data of that deviation
 
 
 class Schedule(nn.Module):
@@ -55,7 +57,7 @@ class Schedule(nn.Module):
         if prediction not in PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}: choose from {', '.join(PREDICTIONS)}")
         self.kind, self.prediction = kind, prediction
-        self.spread = spread or (0.5 if kind == "edm" else 1.0)
+        self.spread = spread or (SPREAD if kind == "edm" else 1.0)
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Times of any shape to alpha and sigma of that shape."""
@@ -96,14 +98,15 @@ class Schedule(nn.Module):
         """Uniform numbers in [0, 1) to the times that training sees: uniform, or of log-normal sigma for edm."""
         if self.kind != "edm":
             return 1 - u  # in (0, 1]: never without noise
-        mean, deviation = LOG_NORMAL
+        mean, deviation = LOG_NORMAL[0] + math.log(self.spread / SPREAD), LOG_NORMAL[1]
         return _edm_time((mean + deviation * torch.special.ndtri(u.double().clamp(1e-7, 1 - 1e-7))).exp()).to(u.dtype)
 
     def times(self, steps: int, spacing: str = "time", start: float = 1.0) -> Tensor:
         """(steps + 1,) float64 times that fall from `start` to 0.
 
         time: even in t; rho: even in (sigma / alpha)^(1/7), as Karras et al.; log_snr: even in the log-SNR. The last two reach
-        sigma = 0.002 alpha, or 0.02 alpha with log_snr, one step before the end, and jump to the picture from there.
+        sigma = 0.002 alpha (of edm 0.004 spread), or 0.02 alpha with log_snr, one step before the end, and jump to the picture
+        from there.
         """
         first = torch.tensor([start], dtype=torch.float64)
         if spacing == "time" or steps == 1:
@@ -111,7 +114,8 @@ class Schedule(nn.Module):
         if spacing not in ("log_snr", "rho"):
             raise ValueError(f"unknown spacing {spacing!r}: choose from time, log_snr, rho")
         alpha, sigma = self.alpha_sigma(first)
-        most, least = (sigma / alpha.clamp(min=1e-2)).clamp(max=SIGMA_MOST), 0.002 if spacing == "rho" else 0.02
+        least = 0.02 if spacing == "log_snr" else 0.002 * (self.spread / SPREAD if self.kind == "edm" else 1.0)
+        most = (sigma / alpha.clamp(min=1e-2)).clamp(max=SIGMA_MOST)
         place = torch.linspace(0, 1, steps, dtype=torch.float64)
         last = (most / 2).clamp(max=least)
         if spacing == "rho":

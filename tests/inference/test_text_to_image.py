@@ -12,7 +12,9 @@ from torch import Tensor
 
 from engram.core.errors import ConfigError, DataError
 from engram.data.captions import captions
+from engram.inference import text_to_image as module
 from engram.inference.pictures import Ask
+from engram.inference.samplers import sample
 from engram.inference.text_to_image import TextToImage
 from engram.inference.word_maps import Looks, word_views
 from engram.models.latent_vae import LatentVAE
@@ -70,6 +72,23 @@ def test_equals_ddim_written_out(drawer: TextToImage) -> None:
             z = alpha * x0 + sigma * noise
         want = drawer.codec.pictures(z)
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler", "spacing"),
+    [("cosine", "dpm++", "time"), ("flow", "heun", "time"), ("edm", "heun", "rho"), ("edm", "dpm++", "log_snr")],
+)
+def test_times_of_edm_are_not_even(drawer: TextToImage, monkeypatch: Any, kind: str, sampler: str, spacing: str) -> None:
+    schedule, taken = Schedule(kind, "velocity", spread=1.0), []
+
+    def watched(schedule: Schedule, guess: Any, z: Tensor, times: Tensor, *how: Any, **more: Any) -> Any:
+        taken.append(times)
+        return sample(schedule, guess, z, times, *how, **more)
+
+    monkeypatch.setattr(module, "sample", watched)
+    other = TextToImage(drawer.vae, drawer.text, drawer.unet, schedule, drawer.spec, sampler, 6)
+    assert codes(other, prompt=PROMPT).isfinite().all()
+    assert torch.equal(taken[0], schedule.times(6, spacing))
 
 
 def test_guidance_away_from_the_prompt_itself_changes_nothing(drawer: TextToImage) -> None:

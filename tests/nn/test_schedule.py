@@ -58,6 +58,26 @@ def test_edm_is_that_of_karras() -> None:
     assert abs(float(logs.std()) - 1.2) < 0.03
 
 
+@pytest.mark.parametrize("spread", [0.25, 1.0])
+def test_edm_of_another_spread_is_that_of_karras_with_the_data_in_its_unit(spread: float) -> None:
+    """Sigma over spread is as with 0.5: in training, in the input, the target, and at the end of the grid."""
+    u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    own, plain = Schedule("edm", "velocity", spread=spread), Schedule("edm", "velocity")
+    times = own.training_time(u), plain.training_time(u)
+    sigma, usual = own.alpha_sigma(times[0])[1], plain.alpha_sigma(times[1])[1]
+    torch.testing.assert_close(sigma / spread, usual / 0.5)
+    x0, noise = torch.randn(2, 50, 3, dtype=torch.float64).unbind()
+    for a, b in (
+        (own.target(spread * x0, noise, times[0]), plain.target(0.5 * x0, noise, times[1])),
+        (own.network_input(own.noisy(spread * x0, noise, times[0]), times[0]),
+         plain.network_input(plain.noisy(0.5 * x0, noise, times[1]), times[1])),
+    ):  # fmt: skip
+        torch.testing.assert_close(a, b)
+    ends = own.alpha_sigma(own.times(18, "rho"))[1]
+    assert float(ends[0]) == pytest.approx(80)
+    assert float(ends[-2]) == pytest.approx(0.002 * spread / 0.5)
+
+
 def test_flow_is_a_straight_line() -> None:
     alpha, sigma = Schedule("flow").alpha_sigma(T)
     torch.testing.assert_close(alpha, 1 - T)
