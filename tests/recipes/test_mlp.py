@@ -15,7 +15,7 @@ from engram.recipes.mlp import Mlp
 def leaky(tmp_path: Path) -> str:
     """A column that is the target in disguise."""
     path = tmp_path / "x.csv"
-    path.write_text("a,code,y\n" + "".join(f"{i % 7},{'pq'[i % 2]},{'no yes'.split()[i % 2]}\n" for i in range(40)))
+    path.write_text("a,code,y\n" + "".join(f"{i % 7},{'pq'[i % 2]},{['no', 'yes'][i % 2]}\n" for i in range(40)))
     return str(path)
 
 
