@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from engram.core.batch import Batch
+from engram.core.batch import Batch, split_rows
+from engram.core.batch import rows as count_rows
 from engram.core.errors import ConfigError, did_you_mean
 from engram.core.predictor import Field, Figure, Scores, View
 from engram.core.spec import Spec
@@ -21,6 +22,8 @@ from engram.nn.noise import RowNoise, row_normal
 DRAWS = 8  # fixed numbers that the figure of a single picture is a mean over
 LOOKED_AT = 2000  # test pictures of the views
 SHOWN = 10
+AT_ONCE = 1 << 25  # numbers of decoded pictures at once, 128 MiB: rows times PIECE draws times pixels
+PIECE = 64  # draws of a row at once
 
 
 class Coder(Protocol):
@@ -108,9 +111,10 @@ class VaePictures(Pictures):
     @torch.no_grad()
     def scores(self, batches: Iterable[Batch], rows: Iterable[list[Any]]) -> Scores | None:
         """Bounds on log p(x) over the split. Row n is made black and white, and its codes drawn, by numbers that depend on n
-        alone: the same test set for every run."""
+        alone: the same test set for every run. Memory grows neither with the rows of a batch nor with `samples`."""
         parts, used, first = [], LatentUse(self.coder.latent), 0
-        for batch in batches:
+        few = max(1, AT_ONCE // (min(PIECE, self.samples) * self.pixels))
+        for batch in (part for whole in batches for part in split_rows(whole, -(-count_rows(whole) // few))):
             noise = RowNoise(0, first, len(batch["x"]), self.device)
             first += len(batch["x"])
             x = self.likelihood.observe(batch["x"].to(self.device), noise.uniform(*self.coder.shape))
@@ -118,7 +122,7 @@ class VaePictures(Pictures):
             mean, log_var = self.coder.encode(x, y)
             used.add(mean, kl_to_standard(mean, log_var))
             found = evidence(mean, log_var, self._log_likelihood(x, y), lambda s, n=noise: n.normal(s, self.coder.latent),
-                             self.samples)  # fmt: skip
+                             self.samples, PIECE)  # fmt: skip
             both = torch.stack([found.elbo, found.bound], 1).cpu()
             parts.append(torch.cat([self.likelihood.per_pixel(both, self.pixels), torch.ones(len(both), 1).double()], 1))
         if not parts:

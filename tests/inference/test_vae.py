@@ -15,6 +15,7 @@ from engram.core.batch import Batch
 from engram.core.errors import ConfigError
 from engram.data.image_spec import ImageSpec
 from engram.inference import latents
+from engram.inference import vae as module
 from engram.inference.vae import VaePictures
 from engram.models.vae import VAE
 from engram.nn.gaussian import Bernoulli, Gaussian
@@ -69,6 +70,21 @@ def test_scores_do_not_depend_on_the_batches() -> None:
     other = predictor(samples=70).scores(({**b, "u": torch.rand(len(b["x"]), 1, 8, 8)} for b in batches(30)), [])
     assert other is not None
     assert torch.equal(other.parts, one.parts)
+
+
+def test_memory_does_not_grow_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 rows with 70 draws at most 4 are decoded at once, to the same figures and the same words."""
+    p, decoded = predictor(3, samples=70), []
+    whole = p.scores(batches(30), [])
+    decode = p.coder.decode
+    monkeypatch.setattr(p.coder, "decode", lambda z, y=None: (decoded.append(len(z)), decode(z, y))[1])
+    monkeypatch.setattr(module, "AT_ONCE", 4 * 64 * 64)
+    cut = p.scores(batches(30), [])
+    assert whole is not None
+    assert cut is not None
+    assert max(decoded) == 4 * 64
+    torch.testing.assert_close(cut.parts, whole.parts, atol=1e-4, rtol=1e-5)
+    assert cut.beside == whole.beside
 
 
 def test_levels_of_pixels_give_probabilities() -> None:
