@@ -36,7 +36,9 @@ class Gan(Recipe):
     watch: ClassVar = ("swd", "min")
 
     data: Any = knob("digits", "digits, mnist, fashion_mnist, or a folder of images")
-    epochs: float = knob(100.0, "passes over the training rows", low=0)
+    epochs: float = knob(
+        100.0, "passes, were one batch drawn per step; every update draws its own: 2 times as many (6 with wgan_gp)", low=0
+    )
     batch: int = knob(64, "rows per optimizer step, over all ranks and micro-batches", low=1)
     clip: float = knob(0.0, "largest norm of the gradient; 0 = do not clip", low=0)
     ema: float = knob(0.995, "decay of the averaged generator, which makes the samples; 0 = none", low=0, high=0.999999)
