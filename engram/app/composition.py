@@ -8,6 +8,7 @@ learned from empty pictures and pictures of two things.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engram.app.judge import gather, learn, right
+from engram.app.judge import VERSION, Eye, gather, learn, right
 from engram.app.run import Run
-from engram.app.shapes_judge import HEADS, Judge, shapes_judge
-from engram.checkpoint.files import write_json
+from engram.app.shapes_judge import HEADS, Judge, keep, kept_at, shapes_judge
+from engram.checkpoint.files import read_tensors, write_json
 from engram.core.batch import fold
-from engram.core.errors import ConfigError
+from engram.core.errors import ConfigError, RunError
 from engram.data import shapes
 from engram.data.caption_spec import CaptionSpec
 from engram.data.digit_names import SAYINGS, digit_caption
@@ -128,21 +129,31 @@ def _of_digits(n: int) -> list[Prompt]:
 
 
 def digits_judge(spec: CaptionSpec, say: Callable[[str], None] = lambda _: None) -> Judge:
-    """The classifier of handwritten digits, as engram.app.judge trains it, on the training pictures of the plain set."""
+    """The classifier of handwritten digits, as engram.app.judge trains it, on the training pictures of the plain set; from the
+    cache, or trained now and kept there."""
     name = {"digit_names": "digits", "mnist_names": "mnist"}[spec.source]
     data = images(name, batch=64, size=spec.height)
-    (x, y), (x_test, y_test) = gather(data, "train", 60_000), gather(data, "test", 10_000)
-    assert y is not None
-    assert y_test is not None
-    say(f"training the judge of {name}")
-    eye = learn(x, y, 10)
-    share = right(eye, x_test, y_test) / len(x_test)
+    path, facts = kept_at("digits", data.summary.sha256, spec.height, VERSION), {}
+    eye = Eye((spec.channels, spec.height, spec.width), 10).eval()
+    with contextlib.suppress(RunError):  # missing, or damaged: trained again
+        kept = read_tensors(path)
+        eye.load_state_dict(kept.tensors)
+        facts = kept.facts
+    if not facts:
+        say(f"training the judge of {name}, which is then kept in {path.parent}")
+        (x, y), (x_test, y_test) = gather(data, "train", 60_000), gather(data, "test", 10_000)
+        assert y is not None
+        assert y_test is not None
+        eye = learn(x, y, 10)
+        facts = {"rows": len(x), "tested": len(x_test), "accuracy": right(eye, x_test, y_test) / len(x_test)}
+        keep(path, eye, facts, say)
     about = (
-        f"a CNN of our own, trained on {len(x):,} real pictures of {name}; {share:.2%} of {len(x_test):,} test pictures right"
+        f"a CNN of our own, trained on {facts['rows']:,} real pictures of {name}; {facts['accuracy']:.2%} of "
+        f"{facts['tested']:,} test pictures right"
     )
 
     @torch.no_grad()
     def look(pictures: Tensor) -> dict[str, Tensor]:
         return {"digit": torch.cat([eye(part).argmax(1) for part in pictures.split(250)])}
 
-    return Judge(about, look, {"digit": share})
+    return Judge(about, look, {"digit": facts["accuracy"]})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.checkpoint.files import read_tensors, write_tensors
 from engram.core.errors import RunError
@@ -46,7 +46,7 @@ class Judge:
 def shapes_judge(side: int, say: Callable[[str], None] = lambda _: None) -> Judge:
     """A CNN that names shape, colour, place and size, trained on pictures drawn for it (about two minutes on one core)."""
     net = _network(side)
-    path = _kept(side)
+    path = kept_at("shapes", side, VERSION, STEPS, BATCH)
     facts: dict[str, Any] = {}
     with contextlib.suppress(RunError):  # missing, or damaged: trained again
         kept = read_tensors(path)
@@ -56,7 +56,7 @@ def shapes_judge(side: int, say: Callable[[str], None] = lambda _: None) -> Judg
         say(f"training the judge of shapes: {STEPS} steps, then kept in {path.parent}")
         net = learn_shapes(side)
         facts = _accuracy(net, side)
-        _keep(path, net, facts, say)
+        keep(path, net, facts, say)
     about = (
         f"a CNN of our own, trained on {STEPS * BATCH:,} pictures drawn for it alone; of {facts['rows']:,} other ones with "
         f"combinations that runs hold out it gets shape, colour and place of {facts['all']:.2%} right"
@@ -143,12 +143,13 @@ def _signed(x: Tensor) -> Tensor:
     return x.float() / 127.5 - 1
 
 
-def _kept(side: int) -> Path:
-    name = hashlib.sha256(repr(("shapes", side, VERSION, STEPS, BATCH)).encode()).hexdigest()[:32]
-    return cache_folder() / "judges" / f"{name}.safetensors"
+def kept_at(*key: Any) -> Path:
+    """Where the cache keeps the judge of that name, data and recipe."""
+    return cache_folder() / "judges" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"
 
 
-def _keep(path: Path, net: CNN, facts: dict[str, Any], say: Callable[[str], None]) -> None:
+def keep(path: Path, net: nn.Module, facts: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Weights and facts into the cache; where that cannot be, a line says so."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, Snapshot(net.state_dict(), facts))

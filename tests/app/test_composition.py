@@ -13,9 +13,11 @@ import engram
 from engram.app import composition as module
 from engram.app import shapes_judge
 from engram.app.composition import composition
+from engram.app.judge import learn
 from engram.app.shapes_judge import HEADS, Judge, learn_shapes, see
 from engram.core.errors import ConfigError
 from engram.data import shapes
+from engram.data.captions import captions
 
 torch.set_num_threads(1)
 
@@ -87,3 +89,27 @@ def test_what_cannot_be_measured(run: engram.Run, tmp_path: Path, monkeypatch: p
     other = engram.train("cnn", widths=(4,), steps=2, threads=1, progress=False, report=False, out=tmp_path / "cnn")
     with pytest.raises(ConfigError, match="makes no pictures of prompts"):
         composition(other)
+
+
+def test_the_judge_of_digits_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained once for a set and a side; a damaged file is trained again."""
+    trained, said = [], []
+
+    def learned(x: torch.Tensor, y: torch.Tensor, outputs: int) -> Any:
+        trained.append(tuple(x.shape[1:]))
+        return learn(x, y, outputs, steps=3)
+
+    monkeypatch.setattr(module, "learn", learned)
+    monkeypatch.setattr(shapes_judge, "cache_folder", lambda: tmp_path)
+    specs: list[Any] = [captions("digit_names", batch=8, size=size).spec for size in (8, 12)]
+    pictures = torch.randint(256, (300, 1, 8, 8), dtype=torch.uint8)
+    first, again, other = (module.digits_judge(spec, said.append) for spec in (specs[0], specs[0], specs[1]))
+    assert trained == [(1, 8, 8), (1, 12, 12)]
+    assert len(said) == 2
+    assert (again.about, again.accuracy) == (first.about, first.accuracy)
+    assert torch.equal(again.look(pictures)["digit"], first.look(pictures)["digit"])
+    assert "trained on 1," in other.about
+    for path in (tmp_path / "judges").iterdir():
+        path.write_bytes(b"damaged")
+    assert module.digits_judge(specs[0]).about == first.about
+    assert len(trained) == 3
