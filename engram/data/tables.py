@@ -56,7 +56,8 @@ def table(
             raise DataError(f"drop={name}: that is the target; leave out another column, or set target=")
         if name not in names:
             known = [n for n in names if n != target]
-            raise DataError(f"drop={name}: {main.name} has no such input column{did_you_mean(name, known)}; it has {', '.join(known[:12])}")
+            near, there = did_you_mean(name, known), ", ".join(known[:12])
+            raise DataError(f"drop={name}: {main.name} has no such input column{near}; it has {there}")
     frame = with_target(main, target, notes, True if kind == "regression" else None)
     notes += checks.check_size(len(frame), main.name, allow)
     columns, said = find_columns(frame.drop(columns=[target, *drop]))
