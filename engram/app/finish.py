@@ -35,9 +35,7 @@ LONGEST = 2000  # characters of an example's text
 LARGEST = 512  # pixels: longer sides of examples are scaled down to this
 
 
-def finish(
-    job: Job, folder: RunFolder, predictor: Predictor, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def finish(job: Job, folder: RunFolder, predictor: Predictor, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Measure on the test split (the validation split when there is none), and write result.json, predictions and samples.
 
     The result: kind, split, rows, metrics, verdict, chosen {step, epoch, metric, value}, seconds, finished. It is written

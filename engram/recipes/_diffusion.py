@@ -46,9 +46,7 @@ class DiffusionRecipe(Recipe):
     drop: float = knob(0.1, "share of rows that are not told their class, for guidance", low=0, high=0.99)
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpm++"] = knob("dpm++", "how samples are drawn unless asked otherwise")
     sample_steps: int = knob(20, "denoising steps of a sample unless asked otherwise", low=1, high=MOST_STEPS)
-    guidance: float = knob(
-        1.5, "1 = as learned, more = closer to the class, unless asked otherwise", low=0, high=MOST_GUIDANCE
-    )
+    guidance: float = knob(1.5, "1 = as learned, more = closer to the class, unless asked otherwise", low=0, high=MOST_GUIDANCE)
     augment: Augment = knob(Augment(), "random changes of the training pictures")
     budget: int = knob(2 << 30, "bytes of pictures to keep in memory; more is decoded by worker processes", low=0)
     optim: OptimKnobs = knob(OptimKnobs(name="adamw", lr=1e-3), "optimizer and schedule")
