@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -78,10 +78,11 @@ def read_chunks(source: str | os.PathLike[str], rows: int, known: Known) -> Iter
             fmt = sniff(head, name, known.decimal)
             if fmt.kind == "parquet":
                 raise DataError("Parquet cannot be read from standard input, because its index is at the end; name the file")
-            stream: IO[bytes] = io.BufferedReader(_Joined(head, stdin))
+            stream = io.BufferedReader(_Joined(head, stdin), HEAD)
         else:
             path = existing(source)
-            name, fmt, stream = path.name, sniff_file(path, known.decimal), stack.enter_context(path.open("rb"))
+            name, fmt = path.name, sniff_file(path, known.decimal)
+            stream = stack.enter_context(io.BufferedReader(io.FileIO(path), HEAD))
         for chunk in _chunks(stream, fmt, rows, name, known):
             chunk.columns = [str(c).strip() for c in chunk.columns]
             yield _numbers(chunk, fmt, known)
@@ -110,7 +111,7 @@ class _Joined(io.RawIOBase):
         return len(data)
 
 
-def _chunks(stream: IO[bytes], fmt: Format, rows: int, name: str, known: Known) -> Iterator[pd.DataFrame]:
+def _chunks(stream: io.BufferedReader[Any], fmt: Format, rows: int, name: str, known: Known) -> Iterator[pd.DataFrame]:
     try:
         if fmt.kind == "parquet":
             yield from _parquet(stream, rows, name)
@@ -118,7 +119,8 @@ def _chunks(stream: IO[bytes], fmt: Format, rows: int, name: str, known: Known) 
             yield from _json_lines(io.TextIOWrapper(stream, fmt.encoding), rows, name)
         else:
             # Lines that are too short are filled with missing values; lines that are too long are errors.
-            yield from pd.read_csv(stream, chunksize=rows, **_csv_options(fmt, known))
+            header = _first_row(io.StringIO(stream.peek(HEAD).decode(fmt.encoding, "ignore"), newline=""), fmt)
+            yield from pd.read_csv(stream, chunksize=rows, **_csv_options(fmt, known, header))
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read: {str(error).strip().splitlines()[-1]}") from None
 
@@ -155,7 +157,13 @@ def _json_lines(lines: IO[str], rows: int, name: str) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(held)
 
 
-def _csv_options(fmt: Format, known: Known) -> dict[str, Any]:
+def _first_row(lines: IO[str], fmt: Format) -> list[str]:
+    return next((row for row in csv.reader(lines, delimiter=fmt.delimiter, skipinitialspace=True) if row), [])
+
+
+def _csv_options(fmt: Format, known: Known, header: Sequence[str] = ()) -> dict[str, Any]:
+    """What `read_csv` is told; `header` holds the names as they are written, perhaps with spaces at their ends."""
+    none = [name for name in header if known.none and name.strip() == known.none]
     return {
         "sep": fmt.delimiter,
         "encoding": fmt.encoding,
@@ -163,36 +171,36 @@ def _csv_options(fmt: Format, known: Known) -> dict[str, Any]:
         "index_col": False,
         "skipinitialspace": True,
         "na_values": ["?"],
-        "dtype": {name: str for name in known.text if name != known.none},
+        "dtype": {name: str for name in header if name.strip() in known.text and name not in none},
         # pandas takes the bare word as missing, after converters too; spaces at the ends of words mean nothing.
-        "converters": {known.none: lambda cell: "None " if cell == "None" else cell} if known.none else None,
+        "converters": {name: lambda cell: "None " if cell == "None" else cell for name in none},
     }
 
 
 def _whole_csv(path: Path, fmt: Format, known: Known) -> pd.DataFrame:
-    names = _header(path, fmt)
+    header = _header(path, fmt)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            frame = pd.read_csv(path, low_memory=False, **_csv_options(fmt, known))
+            frame = pd.read_csv(path, low_memory=False, **_csv_options(fmt, known, header))
     except pd.errors.ParserError as error:
-        _check_widths(path, fmt, len(names))
+        _check_widths(path, fmt, len(header))
         raise DataError(
             f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}; look for a quote that is not closed"
         ) from None
     except pd.errors.ParserWarning:
-        _check_widths(path, fmt, len(names))
+        _check_widths(path, fmt, len(header))
         raise
     if frame.iloc[:, -1].isna().any():  # a short row ends in missing values
-        _check_widths(path, fmt, len(names))
+        _check_widths(path, fmt, len(header))
     return frame
 
 
 def _header(path: Path, fmt: Format) -> list[str]:
-    """The column names. Raises DataError when they repeat or look like data."""
+    """The column names as they are written. Raises DataError when they repeat or look like data."""
     with path.open(encoding=fmt.encoding, newline="") as lines:
-        rows = csv.reader(lines, delimiter=fmt.delimiter, skipinitialspace=True)
-        names = [name.strip() for name in next(row for row in rows if row)]
+        header = _first_row(lines, fmt)
+    names = [name.strip() for name in header]
     numbers = [n for n in names if _is_number(n)]
     counted = (
         [str(i) for i in range(int(numbers[0]), int(numbers[0]) + len(numbers))] if numbers and numbers[0].isdigit() else []
@@ -204,7 +212,7 @@ def _header(path: Path, fmt: Format) -> list[str]:
         )
     if repeated := [n for n, count in Counter(names).items() if count > 1 and n]:
         raise DataError(f"{path.name} has more than one column called {', '.join(map(repr, repeated))}; give each its own name")
-    return names
+    return header
 
 
 def _is_number(text: str) -> bool:

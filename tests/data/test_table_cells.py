@@ -164,6 +164,16 @@ def test_codes_of_an_own_test_file_stay_text(tmp_path: Path) -> None:
     assert [data.spec.classes[k] for k in data.splits["test"]["y"][:2]] == ["08", "7"]
 
 
+def test_spaces_around_the_names_of_columns_change_nothing(tmp_path: Path) -> None:
+    columns = {"code ": [("01", "02", "A1")[i % 7 % 3] for i in range(N)], " x ": FLOATS, "y ": ["None", "a", "b"] * (N // 3)}
+    path = write(tmp_path / "x.csv", **columns)
+    test = write(tmp_path / "test.csv", **{"code ": ["01", "02"] * 10, " x ": FLOATS[:20], "y ": ["None", "a"] * 10})
+    data = table(path, target="y", test=test)
+    for batch in (data.splits["test"], labelled(data, test)):
+        assert batch["categorical"].flatten().tolist() == [1, 2] * 10
+        assert batch["y"].tolist() == [0, 1] * 10
+
+
 # Words for nothing
 
 
