@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benchmarks.image_ours import DDPM, Sampling, UNetStep
-from benchmarks.image_peers import HandGan, HandVae, pictures
+from benchmarks.image_peers import HandGan, pictures
 from benchmarks.images import WORKS, contestant
+from benchmarks.vae_peers import HandVae
 
 
 @pytest.fixture(autouse=True)
