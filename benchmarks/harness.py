@@ -21,6 +21,7 @@ from benchmarks.show import machine, summarise, table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+ROWS = "ENGRAM_BENCHMARK_ROWS"  # inherited by workers: how many rows of MNIST are trained on; 0 or none = all
 
 
 @dataclass(frozen=True)

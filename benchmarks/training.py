@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import Contender, compare, finish, options
+from benchmarks.harness import ROWS, Contender, compare, finish, options
 from benchmarks.worker import serve
 
 if TYPE_CHECKING:
@@ -73,13 +74,16 @@ def main() -> int:
         return 0
     parser = options(__doc__ or "")
     parser.add_argument("work", choices=ABOUT)
+    parser.add_argument("--rows", type=int, default=0, help="only so many rows of MNIST: a shorter run of the same steps")
     asked = parser.parse_args()
     unknown = set(asked.only) - set(CLASSES)
     if unknown:
         parser.error(f"unknown contender {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
+    os.environ[ROWS] = str(asked.rows)
     made = contenders(asked.work, asked.quick, asked.threads)
+    about = ABOUT[asked.work] + (f", the first {asked.rows:,} rows" if asked.rows else "")
     name = asked.work + (f"-{asked.threads}-threads" if asked.threads else "")
-    return finish(compare(name, made, asked, reference="hand", about=ABOUT[asked.work]))
+    return finish(compare(name, made, asked, reference="hand", about=about))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.harness import ROWS
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -100,7 +102,8 @@ def _digits(batch: int, quick: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, st
             images = torch.from_numpy(read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3).copy())
             labels = torch.from_numpy(read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1).copy())
             sets += [((images.float() / 255 - 0.1307) / 0.3081)[:, None], labels.long()]
-        return sets[0], sets[1], sets[2], sets[3], "MNIST 60,000 rows"
+        rows = int(os.environ.get(ROWS, "0")) or len(sets[0])
+        return sets[0][:rows], sets[1][:rows], sets[2], sets[3], f"MNIST {len(sets[0][:rows]):,} rows"
     rows, tests = (8 * batch, 256) if quick else (60_000, 10_000)
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randn(10, 1, 28, 28, generator=generator)
