@@ -8,7 +8,6 @@ learned from empty pictures and pictures of two things.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from torch import Tensor
 
 from engram.app.judge import VERSION, Eye, gather, learn, right
 from engram.app.run import Run
-from engram.app.shapes_judge import HEADS, Judge, keep, kept_at, shapes_judge
-from engram.checkpoint.files import read_tensors, write_json
+from engram.app.shapes_judge import HEADS, Judge, keep, kept_at, recall, shapes_judge
+from engram.checkpoint.files import write_json
 from engram.core.batch import fold
-from engram.core.errors import ConfigError, RunError
+from engram.core.errors import ConfigError
 from engram.data import shapes
 from engram.data.caption_spec import CaptionSpec
 from engram.data.digit_names import SAYINGS, digit_caption
@@ -133,12 +132,9 @@ def digits_judge(spec: CaptionSpec, say: Callable[[str], None] = lambda _: None)
     cache, or trained now and kept there."""
     name = {"digit_names": "digits", "mnist_names": "mnist"}[spec.source]
     data = images(name, batch=64, size=spec.height)
-    path, facts = kept_at("digits", data.summary.sha256, spec.height, VERSION), {}
+    path = kept_at("digits", data.summary.sha256, spec.height, VERSION)
     eye = Eye((spec.channels, spec.height, spec.width), 10).eval()
-    with contextlib.suppress(RunError):  # missing, or damaged: trained again
-        kept = read_tensors(path)
-        eye.load_state_dict(kept.tensors)
-        facts = kept.facts
+    facts = recall(path, eye)
     if not facts:
         say(f"training the judge of {name}, which is then kept in {path.parent}")
         (x, y), (x_test, y_test) = gather(data, "train", 60_000), gather(data, "test", 10_000)

@@ -47,11 +47,7 @@ def shapes_judge(side: int, say: Callable[[str], None] = lambda _: None) -> Judg
     """A CNN that names shape, colour, place and size, trained on pictures drawn for it (about two minutes on one core)."""
     net = _network(side)
     path = kept_at("shapes", side, VERSION, STEPS, BATCH)
-    facts: dict[str, Any] = {}
-    with contextlib.suppress(RunError):  # missing, or damaged: trained again
-        kept = read_tensors(path)
-        net.load_state_dict(kept.tensors)
-        facts = kept.facts
+    facts = recall(path, net)
     if not facts:
         say(f"training the judge of shapes: {STEPS} steps, then kept in {path.parent}")
         net = learn_shapes(side)
@@ -146,6 +142,15 @@ def _signed(x: Tensor) -> Tensor:
 def kept_at(*key: Any) -> Path:
     """Where the cache keeps the judge of that name, data and recipe."""
     return cache_folder() / "judges" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"
+
+
+def recall(path: Path, net: nn.Module) -> dict[str, Any]:
+    """The facts of the judge kept there, whose weights `net` takes; {} where there is none or it is damaged."""
+    with contextlib.suppress(RunError):
+        kept = read_tensors(path)
+        net.load_state_dict(kept.tensors)
+        return kept.facts
+    return {}
 
 
 def keep(path: Path, net: nn.Module, facts: dict[str, Any], say: Callable[[str], None]) -> None:
