@@ -17,7 +17,8 @@ from engram.core.errors import Diverged
 from engram.core.knobs import knobs_of, to_json
 from engram.core.task import Ctx
 from engram.insight.summary import memory_estimate, summarise
-from engram.training.update import NonFinite, Update
+from engram.training.guard import NonFinite
+from engram.training.update import Update
 
 WARM, STEPS, SECONDS = 2, 10, 3.0  # steps before the clock starts; then at most so many steps and seconds
 
@@ -87,6 +88,8 @@ def _time(job: Job) -> dict[str, float]:
                 if update.phase.runs_at(ctx):
                     for _ in range(update.phase.repeat):
                         update(to_device(next(batches), job.device), ctx, step)
+                if found := update.guard.found():
+                    raise found.bad
         except NonFinite as bad:
             raise Diverged(f"the {bad} is not finite at step {step + 1} already; lower optim.lr") from None
         _finish(job.device)

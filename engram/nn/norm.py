@@ -52,7 +52,9 @@ class BatchNorm(_BatchNorm):
         rows = x.numel() // x.shape[1]
         mean = x.mean(axes) if rows else x.new_zeros(x.shape[1])
         spread = (x - _per_channel(mean, x)).square().sum(axes)  # (C,), around the mean of this rank
-        count, mean, spread = _combine(rows, mean, spread)
+        # Not traced: it is a collective inside an autograd function. No decorator, because that imports the compiler, which
+        # takes as long as torch itself, wherever a network is opened.
+        count, mean, spread = torch.compiler.disable(_combine)(rows, mean, spread)  # type: ignore[reportCallIssue]
         variance = spread / count
         with torch.no_grad():
             self._move_averages(mean, spread / (count - 1).clamp(min=1))
@@ -106,7 +108,6 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.apply(gradients[0])  # type: ignore[return-value]  # differentiable once more
 
 
-@torch.compiler.disable()  # a collective inside an autograd function cannot be traced
 def _combine(rows: int, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (), means (C,) and summed squared deviations (C,) of one rank to those of all ranks together.
 

@@ -18,11 +18,12 @@ class FusedAdam(torch.optim.Optimizer):
     """Adam, or AdamW with `decoupled`: for floating-point parameters on the CPU or CUDA.
 
     State per parameter, as torch names it: `step`, `exp_avg`, `exp_avg_sq`. Gradients are divided by `grad_scale` (a tensor
-    with one number) in the same pass when it is set. Parameters without a gradient stay as they are. Hooks of this optimizer
+    with one number) in the same pass when it is set; nothing moves when `found_inf` (likewise) is 1. Parameters without a gradient stay as they are. Hooks of this optimizer
     run; torch's hooks for all optimizers and its profiler mark do not.
     """
 
     grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -57,8 +58,10 @@ class FusedAdam(torch.optim.Optimizer):
             self.kernel(
                 held, [p.grad for p in held], [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], counts,
                 lr=group["lr"], beta1=first, beta2=second, weight_decay=group["weight_decay"], eps=group["eps"],
-                amsgrad=False, maximize=False, grad_scale=self.grad_scale,
+                amsgrad=False, maximize=False, grad_scale=self.grad_scale, found_inf=self.found_inf,
             )  # fmt: skip
+            if self.found_inf is not None:
+                torch._foreach_sub_(counts, [self.found_inf] * len(counts))  # type: ignore[reportPrivateImportUsage]
         for after in self._optimizer_step_post_hooks.values():
             after(self, (), {})
         return loss

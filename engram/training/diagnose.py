@@ -7,10 +7,12 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from engram.core.batch import Batch, fold, split_rows
+from engram.core.batch import Batch, fold, split_rows, to_device
+from engram.core.data import Data
 from engram.core.task import Ctx, Task
+from engram.training.guard import Found, NonFinite
 from engram.training.seed import seed_generators
-from engram.training.update import NonFinite, Update
+from engram.training.update import Update
 
 
 def explain(bad: NonFinite, task: Task, update: Update, batch: Batch, ctx: Ctx, draw: int) -> str:
@@ -35,6 +37,16 @@ def explain(bad: NonFinite, task: Task, update: Update, batch: Batch, ctx: Ctx, 
     if not float(update.phase.weight(batch)):
         return f"{bad} is not finite {where}: no item of the batch counts (weight 0); check the targets"
     return f"{bad} is not finite {where}: the loss itself, not a layer; check the targets and the loss"
+
+
+def explain_later(found: Found, task: Task, data: Data) -> str:
+    """The same for an update that is past: its batch is drawn again, and the weights are those that it met."""
+    mesh, update = found.ctx.mesh, found.update
+    batch = to_device(next(data.batches("train", start=found.draw, part=(mesh.rank, mesh.world))), update.device)
+    if update.again(batch, found.ctx, found.draw):
+        where = f"at step {found.ctx.step + 1}, batch {found.draw}"
+        return f"{found.bad} was not finite {where}, and is when repeated; lower optim.lr or set precision=fp32"
+    return explain(found.bad, task, update, batch, found.ctx, found.draw)
 
 
 def _first_bad_layer(task: Task, update: Update, batch: Batch, ctx: Ctx, draw: int) -> str:

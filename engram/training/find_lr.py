@@ -20,7 +20,8 @@ from engram.core.errors import ConfigError
 from engram.core.optim import Optim
 from engram.core.plan import Plan
 from engram.core.task import Ctx, Task
-from engram.training.update import NonFinite, Update
+from engram.training.guard import NonFinite
+from engram.training.update import Update
 
 BLOWN_UP = 4.0  # a run ends when the loss is above its start by this many times its descent so far
 SMOOTH = 0.02  # width of the smoothing, as a share of the steps

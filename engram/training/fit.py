@@ -17,10 +17,11 @@ from engram.core.plan import Evaluated, Event, Plan, Saved, Stepped, Stopped
 from engram.core.snapshot import Snapshot
 from engram.core.task import Ctx, Task
 from engram.training.average import Average
-from engram.training.diagnose import explain
+from engram.training.diagnose import explain, explain_later
+from engram.training.guard import Guard, NonFinite
 from engram.training.seed import seed_generators
 from engram.training.state import Position, restore, snapshot
-from engram.training.update import NonFinite, Update, check
+from engram.training.update import Update, check
 
 Keep = Callable[[Snapshot, bool], None]  # (state, is it the best so far)
 
@@ -56,12 +57,16 @@ def fit(
     at = Position()
     if state:
         restore(state, task, optims, average, at)
-    updates = [Update(task, phase, optims[phase.key], plan, device) for phase in task.phases()]
+    guard = Guard(device)
+    updates = [Update(task, phase, optims[phase.key], plan, device, guard) for phase in task.phases()]
     batches = data.batches("train", start=at.draws, part=(mesh.rank, mesh.world))
-    pending: dict[str, Tensor] = {}
+
+    def ask() -> None:
+        if found := guard.found():
+            raise Diverged(explain_later(found, task, data))
 
     def keep(best: bool = False) -> None:
-        _ask(pending, at)
+        ask()
         _ask_weights(task, at)
         if save:
             save(snapshot(task, optims, average, at, best), best)
@@ -98,11 +103,12 @@ def fit(
         if plan.ema:
             average.update(at.step)
         at.step += 1
-        pending = logs
+        if due(at.step, plan.log_every):
+            ask()
         last, stopping = at.step == plan.steps, asked(stop, at, plan, mesh, device)
         yield Stepped(at.step, logs, layers)
         if last or due(at.step, plan.eval_every):
-            _ask(pending, at)
+            ask()
             metrics = evaluate(task, data, "val", plan, ctx, average)
             shown = show(task, plan, ctx, average)
             best = (last or at.step > ranked) and judge(metrics, plan, at)
@@ -185,13 +191,6 @@ def judge(metrics: dict[str, float], plan: Plan, at: Position) -> bool:
         return True
     at.bad += 1
     return False
-
-
-def _ask(logs: dict[str, Tensor], at: Position) -> None:
-    """On an accelerator losses are looked at here, before anything is judged or saved."""
-    for name, value in logs.items():
-        if name.endswith(("/loss", "/grad_norm")) and not math.isfinite(float(value)):
-            raise Diverged(f"{name} is {float(value)} at or before step {at.step}; lower optim.lr or set precision=fp32")
 
 
 def _ask_weights(task: Task, at: Position) -> None:

@@ -14,23 +14,19 @@ from engram.core.errors import ConfigError
 from engram.core.optim import Optim, whole_gradient
 from engram.core.plan import Plan
 from engram.core.task import Ctx, Phase, Task
+from engram.training.guard import Guard, at_once
 from engram.training.layout import keep_layout
 from engram.training.seed import seed_generators
-
-
-class NonFinite(ArithmeticError):
-    """A loss or gradient that is not a finite number, before the optimizer has used it."""
-
-    def __init__(self, what: str, phase: str):
-        super().__init__(f"{what} of phase {phase!r}")
-        self.what, self.phase = what, phase
 
 
 class Update:
     """The step of one phase, prepared once. N micro-batches on R ranks give the gradient of one big batch."""
 
-    def __init__(self, task: Task, phase: Phase, optim: Optim, plan: Plan, device: torch.device):
+    def __init__(
+        self, task: Task, phase: Phase, optim: Optim, plan: Plan, device: torch.device, guard: Guard | None = None
+    ):
         self.task, self.phase, self.optim, self.plan, self.device = task, phase, optim, plan, device
+        self.guard = guard or Guard(device)
         self.parameters = phase.parameters()
         mine = {id(p) for p in self.parameters}
         self.names = {id(p): name for name, p in task.named_parameters()}
@@ -50,8 +46,8 @@ class Update:
     def __call__(self, batch: Batch, ctx: Ctx, draw: int, layers: bool = False) -> tuple[Logs, dict[str, Tensor] | None]:
         """Draw number `draw` seeds dropout and noise. Returns logs and, if asked, the gradient norm per parameter.
 
-        Raises NonFinite before the optimizer touches the weights (on the CPU; an accelerator is asked at evaluations),
-        ConfigError when the batch has no rows for this rank.
+        Raises NonFinite before the optimizer touches the weights (on an accelerator the guard finds it later), ConfigError when
+        the batch has no rows for this rank.
         """
         if not rows(batch):
             raise ConfigError(f"batch {draw} has no rows for rank {ctx.mesh.rank} of {ctx.mesh.world}; raise batch")
@@ -70,7 +66,7 @@ class Update:
             if self.optim.needs_closure:
                 self._in_rows()
             norm = self._norm()
-            self._guard(new["loss"], norm)
+            self.guard.look(new["loss"], norm, self, ctx, draw, now=self.optim.needs_closure)
             if not logs:  # of several evaluations the first is at the weights before the step
                 logs = new | {"grad_norm": norm}
                 found = self.layer_norms() if layers else None
@@ -84,9 +80,10 @@ class Update:
                 self.optim.optimizer.step(closure)  # type: ignore[arg-type]
             else:
                 closure()
+                self._hold()
                 self.optim.optimizer.step()
                 if self.optim.fused:
-                    self.optim.optimizer.grad_scale = None  # type: ignore[attr-defined]
+                    self.optim.optimizer.grad_scale = self.optim.optimizer.found_inf = None  # type: ignore[attr-defined]
         logs["lr"] = self._rate(self.optim.optimizer.param_groups[0]["lr"])
         if self.titles.keys() != logs.keys():
             self.titles = {name: f"{self.phase.name}/{name}" for name in logs}
@@ -151,24 +148,34 @@ class Update:
     def _norm(self) -> Tensor:
         """The 2-norm of all gradients of the phase together."""
         gradients = self.flat_gradients + [p.grad for p in self.loose if p.grad is not None]
-        if self.device.type == "cpu":  # a dot product is several times faster than vector_norm there
+        if at_once(self.device):  # on processors a dot product is several times faster than vector_norm there
             squares = [torch.dot(g, g) for g in map(in_a_row, gradients)]
             return sum(squares[1:], squares[0]).sqrt() if squares else torch.zeros(())
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # type: ignore[arg-type]
 
-    def _guard(self, loss: Tensor, norm: Tensor) -> None:
-        if self.device.type != "cpu":  # asking would make the processor wait at every step; fit asks at evaluations
+    def _hold(self) -> None:
+        """Keep the weights where they are once the guard has seen a bad update; without a fused kernel momentum moves on."""
+        held = self.guard.held()
+        if held is None:
             return
-        if not math.isfinite(loss.item()):
-            raise NonFinite("loss", self.phase.name)
-        if not math.isfinite(norm.item()):
-            raise NonFinite("gradient", self.phase.name)
+        if self.optim.fused:
+            self.optim.optimizer.found_inf = held.float()  # type: ignore[attr-defined]
+            return
+        for gradient in self.flat_gradients + [p.grad for p in self.loose if p.grad is not None]:
+            gradient.masked_fill_(held, 0)
+
+    def again(self, batch: Batch, ctx: Ctx, draw: int) -> bool:
+        """Repeat the backward pass of a draw, for whoever looks for a reason; whether loss and gradient are finite."""
+        micro = split_rows(batch, self.plan.accumulate)
+        with self._only_mine():
+            logs = self._backward(micro, [] if len(micro) == ctx.mesh.world == 1 else self._shares(micro, ctx), ctx, draw)
+            return bool(logs["loss"].isfinite() & self._norm().isfinite())
 
     def _clip(self, norm: Tensor) -> None:
         clip = self.plan.clip
         if not clip:
             return
-        if self.device.type == "cpu":
+        if at_once(self.device):
             if norm.item() <= clip:
                 return
             factor = clip / (norm.item() + 1e-6)

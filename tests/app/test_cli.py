@@ -79,6 +79,15 @@ def test_help_imports_nothing_heavy(words: list[str], tmp_path: Path):
     assert done.stdout
 
 
+def test_predicting_does_not_import_the_compiler(table: Path):
+    code = (
+        f"import sys, engram; engram.load({str(table)!r}).predict([[5.1, 3.5, 1.4, 0.2]]);"
+        "print(sorted({'torch', 'torch._dynamo', 'sympy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['torch']"  # the compiler takes as long to import as the rest of torch
+
+
 def test_help_lists_every_command(engram: Engram):
     page = engram("--help").out
     for name in ("train", "resume", "predict", "eval", "report", "compare", "find-lr", "list", "new", "completion"):

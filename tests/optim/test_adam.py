@@ -114,3 +114,20 @@ def test_build_takes_it(name: str) -> None:
     assert optim.fused
     decoupled = torch._fused_adamw_  # type: ignore[reportPrivateImportUsage]
     assert (optim.optimizer.kernel is decoupled) == (name == "adamw")
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_nothing_moves_when_something_is_not_finite(decoupled: bool):
+    mine, other = parameters(), parameters()
+    one, two = ours(mine, decoupled), theirs(other, decoupled)
+    for optimizer in (one, two):
+        steps(optimizer, 3)
+        optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    held = [p.detach().clone() for p in mine]
+    for a, b in zip(steps(one, 2, begin=3), held, strict=True):
+        assert torch.equal(a, b)
+    steps(two, 2, begin=3)
+    for optimizer in (one, two):
+        optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    for a, b in zip(steps(one, 2, begin=5), steps(two, 2, begin=5), strict=True):
+        assert torch.equal(a, b)
