@@ -65,10 +65,13 @@ class Noisy(Data):
 
 
 def quick_uniform(seed: int, *shape: int) -> Tensor:
-    """Numbers k / 2^24 of [0, 1) as torch.rand gives them, at a third of its price: the bits of numpy's SFC64.
+    """Numbers k / 2^23 of [0, 1), at a third of the price of torch.rand: the bits of numpy's SFC64.
 
-    A whole picture of them per row costs as much as a tenth of the matrix products of a small network.
+    A whole picture of them per row costs as much as a tenth of the matrix products of a small network. All is done in the
+    memory of the bits, because three more arrays of this size would push the rest of the step out of the cache.
     """
     count = math.prod(shape)
-    bits = np.random.SFC64(seed).random_raw((count + 1) // 2).view(np.int32)[:count]
-    return torch.from_numpy(bits & 0xFFFFFF).float().mul_(2**-24).view(shape)
+    bits = np.random.SFC64(seed).random_raw((count + 1) // 2).view(np.uint32)[:count]
+    bits >>= 9
+    bits |= 0x3F800000  # the numbers of [1, 2) are those with this sign and exponent
+    return torch.from_numpy(bits.view(np.float32)).sub_(1).view(shape)

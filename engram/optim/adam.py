@@ -18,8 +18,8 @@ class FusedAdam(torch.optim.Optimizer):
     """Adam, or AdamW with `decoupled`: for floating-point parameters on the CPU or CUDA.
 
     State per parameter, as torch names it: `step`, `exp_avg`, `exp_avg_sq`. Gradients are divided by `grad_scale` (a tensor
-    with one number) in the same pass when it is set; nothing moves when `found_inf` (likewise) is 1. Parameters without a gradient stay as they are. Hooks of this optimizer
-    run; torch's hooks for all optimizers and its profiler mark do not.
+    with one number) in the same pass when it is set; nothing moves when `found_inf` (likewise) is 1. Parameters without a
+    gradient stay as they are. Hooks of this optimizer run; torch's hooks for all optimizers and its profiler mark do not.
     """
 
     grad_scale: Tensor | None = None
