@@ -170,16 +170,24 @@ class Diffuser(Pictures):
         """{"error": one number per picture}."""
         return {"error": self.outputs(self.spec.encode(images))["error"].tolist()}
 
-    @torch.no_grad()
     def _errors(self, x: Tensor) -> Tensor:
-        """(TIMES, B): mean squared error of the prediction at each level of noise, without telling the class."""
+        """(TIMES, B): mean squared error of the prediction at each level of noise, not told the class; where training always
+        told it, told the one that explains the picture best."""
+        if not self.classes or self.drops:
+            return self._errors_told(x, None)
+        kinds = torch.arange(len(self.classes), device=self.device)
+        each = torch.stack([self._errors_told(x, kind.expand(len(x))) for kind in kinds])
+        return each[each.mean(1).argmin(0), :, torch.arange(len(x), device=self.device)].T
+
+    @torch.no_grad()
+    def _errors_told(self, x: Tensor, condition: Tensor | None) -> Tensor:
         noise = row_normal(0, 0, TIMES, self.shape, self.device)
         found = []
         for number in range(TIMES):
             t = self.schedule.training_time(torch.full((len(x),), (number + 0.5) / TIMES, device=self.device))
             mine = noise[number].expand_as(x)
             noisy = self.schedule.noisy(x, mine, t)
-            error = self.call(self.schedule.network_input(noisy, t), t, None) - self.schedule.target(x, mine, t)
+            error = self.call(self.schedule.network_input(noisy, t), t, condition) - self.schedule.target(x, mine, t)
             found.append(error.square().flatten(1).mean(1))
         return torch.stack(found)
 

@@ -61,6 +61,17 @@ def test_guidance_goes_beyond_the_condition() -> None:
     torch.testing.assert_close(drawn.x, torch.full((1, *SHAPE), 0.94), atol=1e-4, rtol=0)
 
 
+def test_without_drops_the_error_is_that_of_the_class_that_fits() -> None:
+    """The grey without a class, 0.1, was never trained then: a picture of it is as odd as it is far from both classes."""
+    grey = torch.tensor([-0.6, 0.8, 0.1])
+    x = grey.view(-1, 1, 1, 1).expand(3, *SHAPE)
+    told = Diffuser(Best(), Schedule("cosine", "x0"), SPEC, SHAPE, SPEC.classes, drops=False)
+    torch.testing.assert_close(told.outputs({"x": x})["error"], torch.tensor([0.0, 0.0, 0.49]))
+    torch.testing.assert_close(best().outputs({"x": x})["error"], (grey - 0.1).square())
+    whole = told.outputs({"x": x})["error"]
+    assert torch.equal(told.outputs({"x": x[1:]})["error"], whole[1:])
+
+
 def test_without_drops_there_is_no_guidance_and_no_picture_without_class() -> None:
     net = Diffuser(Best(), Schedule("cosine", "x0"), SPEC, SHAPE, SPEC.classes, limits=(-1.0, 1.0), drops=False)
     for guidance in (0.0, 1.5):
