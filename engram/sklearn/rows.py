@@ -12,7 +12,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from engram.core.errors import DataError
-from engram.data.columns import Cells, Column, find_columns
+from engram.data.columns import Cells, Column, find_columns, numbers
 
 
 def to_frame(estimator: Any, X: Any, reset: bool) -> pd.DataFrame:
@@ -43,7 +43,8 @@ def to_frame(estimator: Any, X: Any, reset: bool) -> pd.DataFrame:
 
 def columns_of(frame: pd.DataFrame) -> list[Column]:
     """The usable columns. Numbers stay numbers and categories categories, whatever they hold; text is looked at, and columns
-    of text that say nothing are left out with a warning. Raises DataError when no column is left."""
+    of text that say nothing are left out with a warning. Raises DataError when no column is left, ValueError when text says an
+    infinite number."""
     found: list[Column] = []
     why: list[str] = []
     for name in frame.columns:
@@ -56,6 +57,8 @@ def columns_of(frame: pd.DataFrame) -> list[Column]:
                 why.append(f"column {name!r} is empty and is left out")
         else:
             usable, notes = find_columns(cells.to_frame())
+            if any(column.kind == "number" for column in usable):  # numbers written as text
+                assert_all_finite(numbers(cells)[0], allow_nan=True, input_name=f"X, column {name!r},")
             found += usable
             why += [note.text for note in notes if note.level == "warning" or not usable]
     if not found:

@@ -124,6 +124,18 @@ def test_infinite_cells_are_refused(wrap):
             call()
 
 
+def test_infinite_cells_written_as_text_are_refused():
+    X, y = blobs(20)
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(words=[f"{v:.3f}" for v in X[:, 0]])
+    fitted = Classifier(**SMALL).fit(frame, y)
+    assert fitted.spec_.columns["words"] == "number"
+    frame.loc[3, "words"] = "-inf"
+    with pytest.raises(ValueError, match=r"column 'words', contains infinity"):
+        Classifier(**SMALL).fit(frame, y)
+    with pytest.raises(DataError, match=r"row 4: column 'words' is -inf"):
+        fitted.predict(frame)
+
+
 def test_frames_that_cannot_be_used():
     with pytest.raises(DataError, match="more than one column called 'a'"):
         Classifier().fit(pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]), [0, 1])
