@@ -23,9 +23,8 @@ VECTOR = 64  # numbers that a token counts for
 class Runner:
     """A model in eval mode on its device. Inputs are the named tensors of a batch; outputs are float32 on the CPU.
 
-    On a processor many rows are cut into pieces, one for each core at a time. Memory is then bounded, and cores do not wait for
-    each other at every layer: 10,000 pictures take 0.8 of the time of batches of 128 on two cores, and on one core half of the
-    time of all at once.
+    On a processor many rows are cut into pieces, one for each core at a time: memory is bounded, what is computed stays in the
+    cache, and cores do not wait for each other at every layer (measured by `benchmarks.predict`).
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[str, ...]):

@@ -17,11 +17,12 @@ from engram.core.plan import Evaluated, Event, Plan, Saved, Stepped, Stopped
 from engram.core.snapshot import Snapshot
 from engram.core.task import Ctx, Task
 from engram.training.average import Average
+from engram.training.check import check
 from engram.training.diagnose import explain, explain_later
 from engram.training.guard import Guard, NonFinite
 from engram.training.seed import seed_generators
 from engram.training.state import Position, restore, snapshot
-from engram.training.update import Update, check
+from engram.training.update import Update
 
 Keep = Callable[[Snapshot, bool], None]  # (state, is it the best so far)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engram.core.batch import Batch, Logs, fold, rows, split_rows
 from engram.core.errors import ConfigError
@@ -51,8 +51,7 @@ class Update:
         """
         if not rows(batch):
             raise ConfigError(f"batch {draw} has no rows for rank {ctx.mesh.rank} of {ctx.mesh.world}; raise batch")
-        micro = split_rows(batch, self.plan.accumulate)
-        shares = [] if len(micro) == ctx.mesh.world == 1 else self._shares(micro, ctx)
+        micro, shares = self._cut(batch, ctx)
         first, end = self.phase.stage(ctx.steps)
         factor = self.optim.schedule(ctx.step - first, end - first)
         for group in self.optim.optimizer.param_groups:
@@ -107,12 +106,15 @@ class Update:
         for p, value in zip(self.optim.tensors() if self.before else [], self.before, strict=True):
             p.copy_(value)
 
-    def _shares(self, micro: list[Batch], ctx: Ctx) -> list[Tensor]:
-        """What each micro-batch counts for in the mean over the whole batch of all ranks."""
+    def _cut(self, batch: Batch, ctx: Ctx) -> tuple[list[Batch], list[Tensor]]:
+        """Micro-batches, and what each counts for in the mean over the whole batch of all ranks (nothing: it is all)."""
+        micro = split_rows(batch, self.plan.accumulate)
+        if len(micro) == ctx.mesh.world == 1:
+            return micro, []
         held = torch.zeros(len(micro), dtype=torch.float64, device=self.device)
         for number, batch in enumerate(micro):
             held[number] = self.phase.weight(batch)
-        return list(held / ctx.mesh.sum(held.sum()))
+        return micro, list(held / ctx.mesh.sum(held.sum()))
 
     def _backward(self, micro: list[Batch], shares: list[Tensor], ctx: Ctx, draw: int) -> Logs:
         """Gradients of the whole batch into `.grad`; the loss and the task's logs as means over its items."""
@@ -166,9 +168,8 @@ class Update:
 
     def again(self, batch: Batch, ctx: Ctx, draw: int) -> bool:
         """Repeat the backward pass of a draw, for whoever looks for a reason; whether loss and gradient are finite."""
-        micro = split_rows(batch, self.plan.accumulate)
         with self._only_mine():
-            logs = self._backward(micro, [] if len(micro) == ctx.mesh.world == 1 else self._shares(micro, ctx), ctx, draw)
+            logs = self._backward(*self._cut(batch, ctx), ctx, draw)
             return bool(logs["loss"].isfinite() & self._norm().isfinite())
 
     def _clip(self, norm: Tensor) -> None:
@@ -225,34 +226,6 @@ def update(task: Task, phase: Phase, optim: Optim, batch: Batch, ctx: Ctx, plan:
     """One step by hand, for notebooks and the learning-rate finder; `fit` prepares `Update` once instead."""
     device = next(iter(batch.values())).device
     return Update(task, phase, optim, plan, device)(batch, ctx, ctx.step)[0]
-
-
-def check(task: Task, optims: dict[str, Optim], plan: Plan) -> list[nn.Parameter]:
-    """Refuse before the first step what could not train as asked. Raises ConfigError in words."""
-    owned: set[int] = set()
-    for phase in task.phases():
-        if phase.key not in optims:
-            raise ConfigError(f"phase {phase.name!r} wants optimizer {phase.key!r}; there are {sorted(optims)}")
-        trained = {id(p) for p in phase.parameters()}
-        held = {id(p) for p in optims[phase.key].members()}
-        if not trained:
-            raise ConfigError(f"phase {phase.name!r} has nothing to train: all its parameters are frozen")
-        if missing := trained - held:
-            raise ConfigError(f"phase {phase.name!r} trains {len(missing)} tensors that optimizer {phase.key!r} does not hold")
-        if any({id(p) for p in f.members} - trained for f in optims[phase.key].flat):
-            raise ConfigError(
-                f"optimizer {phase.key!r} is flat and holds more than phase {phase.name!r} trains; set optim.flat=false"
-            )
-        if plan.accumulate > 1 and not phase.splits:
-            raise ConfigError(
-                f"the loss of phase {phase.name!r} cannot be accumulated over micro-batches because {phase.why_whole}; "
-                "set accumulate=1"
-            )
-        owned |= trained
-    idle = [name for name, p in task.named_parameters() if p.requires_grad and id(p) not in owned]
-    if idle:
-        raise ConfigError(f"no phase trains {', '.join(idle[:3])}: freeze them or add a phase")
-    return [p for p in task.parameters() if id(p) in owned]
 
 
 def in_a_row(x: Tensor) -> Tensor:
